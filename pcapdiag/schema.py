@@ -254,7 +254,7 @@ def _per_side(side: str) -> tuple[Column, ...]:
         _C(f"{side}_stuck_first_ns", pl.Int64, "ns UTC"),
         _C(f"{side}_stuck_last_ns", pl.Int64, "ns UTC"),
         _C(f"{side}_stuck_len", pl.UInt32, "bytes", "", "n/a", "", "largest IP length with which that byte was sent"),
-        _C(f'{side}_offload', pl.Boolean, '', '', 'n/a', '', "a packet larger than the peer's MSS or any MTU: seen before segmentation or after merging"),
+        _C(f"{side}_offload", pl.Boolean, "", "", "n/a", "", "a packet larger than the peer's MSS or any MTU: seen before segmentation or after merging"),
         _C(f"{side}_ttl", pl.UInt8, "hops", "", "n/a", "", "most common"),
         _C(f"{side}_eth_src", pl.UInt64, "", "", "n/a", "", "MAC its first packet came from"),
         _C(f"{side}_eth_dst", pl.UInt64, "", "", "n/a", "", "MAC its first packet went to"),
