@@ -1,0 +1,31 @@
+"""What tests share: missing programs skip with the reason, or fail where they are required."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that rewrites golden files."""
+    parser.addoption("--update-goldens", action="store_true", help="rewrite the golden files")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose program is missing, or fail it where PCAPDIAG_REQUIRE names it."""
+    required = set(filter(None, os.environ.get("PCAPDIAG_REQUIRE", "").split(",")))
+    for mark in item.iter_markers("needs"):
+        for program in mark.args:
+            if shutil.which(program) is None:
+                message = f"{program} is not installed"
+                if program in required:
+                    pytest.fail(message)
+                pytest.skip(message)
+
+
+@pytest.fixture
+def update_goldens(request: pytest.FixtureRequest) -> bool:
+    """Whether golden files are to be rewritten."""
+    return bool(request.config.getoption("--update-goldens"))
