@@ -14,7 +14,17 @@ from dataclasses import fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Final, Literal, NamedTuple, cast, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from pcapdiag.errors import PcapdiagError
 from pcapdiag.report import instants
@@ -96,7 +106,7 @@ def _encode(value: Any) -> Any:
 def _decode(kind: Any, value: Any, at: str) -> Any:
     """Return `value` as the type `kind`; `at` is the JSON path for messages."""
     origin = get_origin(kind)
-    if origin is UnionType:
+    if origin in {UnionType, Union}:
         return _decode(_member(kind, value, at), value, at)
     if not _fits(kind, value):
         raise _wrong(at, value, _expected(kind))

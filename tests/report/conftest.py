@@ -211,10 +211,8 @@ BLACKHOLE = Finding(
         ),
     ),
     alternatives=(
-        "The realserver got the messages and ignored them: ruled out, its capture covers the "
-        "whole minute, lost no packets and shows none.",
-        "A router on the way back drops the segments by policy: unlikely, the losses begin exactly "
-        "above the MTU that the router names.",
+        "The realserver ignored the messages: ruled out, its capture is whole and shows none.",
+        "A router drops the segments by policy: unlikely, the losses begin above its own MTU.",
     ),
     remedies=(
         Remedy(
