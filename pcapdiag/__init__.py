@@ -13,6 +13,15 @@ The floors, imports go downward only (tests/test_architecture.py holds that):
 - `report/`: results to text; `cli/`: the only place that prints
 """
 
-from importlib.metadata import version
+from __future__ import annotations
 
-__version__ = version("pcapdiag")
+__version__: str
+
+
+def __getattr__(name: str) -> str:
+    """Return `__version__` when asked: reading it imports more than `--help` has time for."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version  # noqa: PLC0415 - see above
+
+    return version(__name__)

@@ -1,1 +1,5 @@
-"""TODO"""
+"""The tables and questions that a rule sees; each family of questions is a file, asked lazily."""
+
+from pcapdiag.case.case import Case
+
+__all__ = ["Case"]

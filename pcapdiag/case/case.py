@@ -1,0 +1,169 @@
+"""One case: the vantages, the cluster they show, and the questions a rule may ask of them.
+
+Everything here is computed at most once, when first asked for. Questions live in the other files
+of this folder, a family each; this class is their front door.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pcapdiag.addresses import ip_text
+from pcapdiag.case import (
+    checksums,
+    frames,
+    members,
+    prohibitions,
+    ptb,
+    redirects,
+    stalls,
+    visibility,
+)
+from pcapdiag.cluster import clock, connections, contract, coverage, crossings, topology
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import polars as pl
+
+    from pcapdiag.flows.vantage import VantageTables
+    from pcapdiag.result import Evidence, FlowRef
+    from pcapdiag.site import Site
+
+
+@dataclass(frozen=True)
+class Case:
+    """Vantages with what was derived from them. Frames returned must not be changed."""
+
+    vantages: tuple[VantageTables, ...]
+    site: Site | None = None
+
+    # What the cluster is, and what crossed it.
+
+    @cached_property
+    def topology(self) -> topology.Topology:
+        """Return roles, hosts and services, each with the reason for it."""
+        return topology.infer(self.vantages, self.site)
+
+    @cached_property
+    def clocks(self) -> clock.Clocks:
+        """Return what to add to each vantage's times to get the common clock."""
+        return clock.align(self.vantages)
+
+    @cached_property
+    def connections(self) -> connections.Connections:
+        """Return client connections with their legs at the vantages."""
+        return connections.join(self.vantages, self.topology, self.clocks)
+
+    @cached_property
+    def coverage(self) -> coverage.Coverage:
+        """Return what each vantage could have seen."""
+        return coverage.Coverage(self.vantages, self.topology, self.clocks)
+
+    @cached_property
+    def errors(self) -> crossings.ErrorCrossings:
+        """Return each ICMP error once, with every sight of it."""
+        return crossings.errors(self.vantages, self.topology, self.connections, self.clocks)
+
+    @cached_property
+    def contract(self) -> pl.DataFrame:
+        """Return, per error that reached a director, what it did with it (schema CONTRACT)."""
+        return contract.judge(
+            self.vantages, self.topology, self.connections, self.errors, self.coverage
+        )
+
+    # Names.
+
+    def role(self, vantage: int) -> str:
+        """Return the role of a vantage: director, realserver, client, router or unknown."""
+        return self.topology.roles[vantage].role
+
+    def vantages_of(self, *roles: str) -> tuple[VantageTables, ...]:
+        """Return the vantages that have one of `roles`."""
+        return tuple(item for item in self.vantages if self.role(item.index) in roles)
+
+    def host_of_mac(self, mac: int | None) -> str | None:
+        """Return the name of the host that owns `mac`, if it is known."""
+        return None if mac is None else members.host_of_mac(self, mac)
+
+    def role_of_mac(self, mac: int | None) -> str | None:
+        """Return director, realserver, router or client for the owner of `mac`, if known."""
+        return None if mac is None else self.topology.mac_role(mac)
+
+    def host_of_address(self, hi: int, lo: int) -> str:
+        """Return the name of the host that owns an address, else the address as text."""
+        return members.host_of_address(self, hi, lo) or ip_text(hi, lo)
+
+    # What findings are made of.
+
+    def evidence(
+        self, role: str, vantage: int, rows: Iterable[int], note: str
+    ) -> tuple[Evidence, ...]:
+        """Return the frames at `rows` of a vantage as evidence, all with one sentence."""
+        return frames.evidence(self, role, vantage, rows, note)
+
+    def flow_refs(self, connection_ids: Sequence[int]) -> tuple[FlowRef, ...]:
+        """Return connections as a finding lists them, at most result.MAX_FLOWS."""
+        return members.flow_refs(self, connection_ids)
+
+    def rows_of_seq(self, vantage: int, flow: int, by_orig: bool, seq: int) -> list[int]:
+        """Return the first sights of a flow's data packets that begin at a sequence number."""
+        return frames.rows_of_seq(self, vantage, flow, by_orig, seq)
+
+    # Questions.
+
+    @cached_property
+    def service_names(self) -> tuple[str, ...]:
+        """Return "tcp 203.0.113.10:80" and so on, in the order of topology.services."""
+        return members.service_names(self)
+
+    @cached_property
+    def members(self) -> pl.DataFrame:
+        """Return the connections with names in text: see members.frame."""
+        return members.frame(self)
+
+    @cached_property
+    def director_names(self) -> tuple[str, ...]:
+        """Return the names of the directors, as vantages or hosts call them."""
+        return members.names_of_role(self, "director")
+
+    @cached_property
+    def stalls(self) -> pl.DataFrame:
+        """Return connections whose large packets never arrive: see stalls.frame."""
+        return stalls.frame(self)
+
+    @cached_property
+    def sizes(self) -> pl.DataFrame:
+        """Return per service and direction what sizes were tried and arrived: see stalls.sizes."""
+        return stalls.sizes(self)
+
+    @cached_property
+    def too_big(self) -> pl.DataFrame:
+        """Return the fragmentation-needed and packet-too-big messages: see ptb.frame."""
+        return ptb.frame(self)
+
+    @cached_property
+    def prohibitions(self) -> pl.DataFrame:
+        """Return "administratively prohibited" about TCP packets: see prohibitions.frame."""
+        return prohibitions.frame(self)
+
+    @cached_property
+    def redirects(self) -> pl.DataFrame:
+        """Return ICMP redirects with what their receivers did next: see redirects.frame."""
+        return redirects.frame(self)
+
+    @cached_property
+    def bad_checksums(self) -> pl.DataFrame:
+        """Return ICMP messages whose checksum fails: see checksums.frame."""
+        return checksums.frame(self)
+
+    @cached_property
+    def icmp_visible(self) -> tuple[bool, ...]:
+        """Return, for each vantage, whether its capture would have kept ICMP."""
+        return visibility.icmp(self)
+
+    def capture_command(self, *, role: str, method: str | None = None) -> str:
+        """Return the tcpdump command that takes the capture which is missing."""
+        return visibility.capture_command(self, role, method)

@@ -1,0 +1,108 @@
+"""Fragmentation needed (ICMP 3/4) and packet too big (ICMPv6 2): who was told, who never heard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from pcapdiag.case import sights
+from pcapdiag.protocols import FRAG_NEEDED, IPV4_MIN_MTU, IPV6_MIN_MTU, IcmpType, Icmpv6Type
+
+if TYPE_CHECKING:
+    from pcapdiag.case.case import Case
+
+IS_PTB = (
+    (pl.col("ip_version") == 4)
+    & (pl.col("icmp_type") == int(IcmpType.UNREACHABLE))
+    & (pl.col("icmp_code") == FRAG_NEEDED)
+) | ((pl.col("ip_version") == 6) & (pl.col("icmp_type") == int(Icmpv6Type.PACKET_TOO_BIG)))
+
+
+def frame(case: Case) -> pl.DataFrame:
+    """Return one row per message about a packet of a known connection: see `with_fate`."""
+    messages = case.errors.messages.filter(IS_PTB & pl.col("connection").is_not_null())
+    return with_fate(case, messages)
+
+
+def with_fate(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
+    """Return error messages with what became of them.
+
+    Adds the columns of sights.with_first, and at_director (some director's capture holds it),
+    verdict, reason, director_vantage, in_row, out_row (of the contract), reached_sender (true: seen
+    arriving at a capture of the host that sent the quoted packet; false: not, though that capture
+    keeps ICMP; null: there is no such capture).
+    """
+    roles = sights.roles(case).with_columns(
+        pl.Series("icmp_visible", list(case.icmp_visible), dtype=pl.Boolean)
+    )
+    seen = case.errors.sightings.join(messages.select("message"), on="message", how="semi").join(
+        roles, on="vantage", how="left", maintain_order="left"
+    )
+    at_director = seen.group_by("message").agg(
+        (pl.col("role") == "director").any().alias("at_director")
+    )
+    judged = (
+        case.contract.sort(pl.col("verdict") == "unknown", "message", "vantage")
+        .group_by("message", maintain_order=True)
+        .first()
+        .rename({"vantage": "director_vantage"})
+    )
+    return (
+        sights.with_first(case, messages)
+        .join(at_director, on="message", how="left", maintain_order="left")
+        .join(judged, on="message", how="left", maintain_order="left")
+        .join(
+            _reached(case, messages, seen, roles), on="message", how="left", maintain_order="left"
+        )
+    )
+
+
+def fates(case: Case) -> pl.DataFrame:
+    """Return, per connection and sender, what became of the messages about its packets.
+
+    Columns: connection, sender, ptb_messages (UInt32), ptb_mtu (the least that one of them named),
+    and how many were ptb_bad (checksum), ptb_unusable (an MTU of 0, below the protocol's least, or
+    not below the quoted length), ptb_swallowed, ptb_misdelivered (wrong realserver or wrong
+    translation), ptb_forwarded, ptb_at_director, ptb_reached and ptb_missed (at the sender's own
+    capture).
+    """
+    least = pl.when(pl.col("ip_version") == 4).then(IPV4_MIN_MTU).otherwise(IPV6_MIN_MTU)
+    unusable = (pl.col("next_hop_mtu") < least) | (
+        pl.col("next_hop_mtu") >= pl.col("quoted_ip_len")
+    )
+    verdict = pl.col("verdict").cast(pl.String)
+    return case.too_big.group_by(
+        "connection", pl.col("quoted_sender").cast(pl.String).alias("sender")
+    ).agg(
+        pl.len().alias("ptb_messages"),
+        pl.col("next_hop_mtu").min().alias("ptb_mtu"),
+        (pl.col("icmp_checksum") == "bad").sum().alias("ptb_bad"),
+        unusable.sum().alias("ptb_unusable"),
+        (verdict == "swallowed").sum().alias("ptb_swallowed"),
+        verdict.is_in(["wrong-realserver", "wrong-translation"]).sum().alias("ptb_misdelivered"),
+        (verdict == "forwarded").sum().alias("ptb_forwarded"),
+        pl.col("at_director").sum().alias("ptb_at_director"),
+        (pl.col("reached_sender") == True).sum().alias("ptb_reached"),  # noqa: E712 - null is neither
+        (pl.col("reached_sender") == False).sum().alias("ptb_missed"),  # noqa: E712 - likewise
+    )
+
+
+def _reached(
+    case: Case, messages: pl.DataFrame, seen: pl.DataFrame, roles: pl.DataFrame
+) -> pl.DataFrame:
+    # The sender's own capture is one of its role that holds a leg of the quoted connection.
+    own = (
+        messages.select("message", "connection", "quoted_sender")
+        .join(case.connections.legs.select("connection", "vantage"), on="connection")
+        .join(roles, on="vantage")
+        .filter(pl.col("role") == pl.col("quoted_sender").cast(pl.String), pl.col("icmp_visible"))
+        .select("message", "vantage")
+        .unique()
+    )
+    arrived = seen.filter(pl.col("place") != "out").select("message", "vantage").unique()
+    return (
+        own.join(arrived.with_columns(arrived=pl.lit(True)), on=["message", "vantage"], how="left")
+        .group_by("message")
+        .agg(pl.col("arrived").fill_null(False).any().alias("reached_sender"))
+    )

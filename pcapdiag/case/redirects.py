@@ -1,0 +1,142 @@
+"""ICMP redirects, and whether frames took another way afterwards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from pcapdiag.case import sights
+from pcapdiag.protocols import IcmpType, Icmpv6Type
+
+if TYPE_CHECKING:
+    from pcapdiag.case.case import Case
+
+IS_REDIRECT = ((pl.col("ip_version") == 4) & (pl.col("icmp_type") == int(IcmpType.REDIRECT))) | (
+    (pl.col("ip_version") == 6) & (pl.col("icmp_type") == int(Icmpv6Type.REDIRECT))
+)
+
+_PATH = ["seen_vantage", "seen_eth_src", "seen_eth_dst", "quoted_dst_hi", "quoted_dst_lo"]
+
+
+def frame(case: Case) -> pl.DataFrame:
+    """Return one row per redirect.
+
+    Columns: those of ERROR_MESSAGES and sights.with_first, and
+    moves (vip: the way to a virtual address; replies: the way of a realserver's answers; other),
+    receiver (role of the MAC it was sent to; null: unknown), frames_before and frames_after (how
+    many frames the receiver sent to the redirected destination by way of the redirecting MAC
+    before the first such redirect, and past it afterwards), after_row (the first of the latter),
+    stayed (frames that went by way of the redirecting MAC afterwards).
+    """
+    rows = sights.with_first(case, case.errors.messages.filter(IS_REDIRECT))
+    rows = rows.join(_members(case, rows), on="message", how="left", maintain_order="left")
+    receivers = rows.select("seen_eth_dst").unique().drop_nulls()
+    receivers = receivers.with_columns(
+        pl.Series(
+            "receiver",
+            [case.role_of_mac(mac) for mac in receivers["seen_eth_dst"]],
+            dtype=pl.String,
+        )
+    )
+    return rows.join(receivers, on="seen_eth_dst", how="left", maintain_order="left").join(
+        _aftermath(case, rows), on=_PATH, how="left", nulls_equal=True, maintain_order="left"
+    )
+
+
+def _members(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return per redirect what its quoted destination and source are to the cluster."""
+    addresses = [(*service.vip, "vip") for service in case.topology.services if service.vip]
+    addresses += [
+        (*address, "realserver")
+        for service in case.topology.services
+        for address in sorted(service.realservers)
+    ]
+    table = pl.DataFrame(
+        list(dict.fromkeys(addresses)),
+        schema={"hi": pl.UInt64, "lo": pl.UInt64, "member": pl.String},
+        orient="row",
+    ).unique(["hi", "lo"], keep="first", maintain_order=True)
+
+    def member_of(prefix: str) -> pl.DataFrame:
+        return table.rename(
+            {"hi": f"{prefix}_hi", "lo": f"{prefix}_lo", "member": f"{prefix}_member"}
+        )
+
+    return (
+        rows.join(member_of("quoted_dst"), on=["quoted_dst_hi", "quoted_dst_lo"], how="left")
+        .join(member_of("quoted_src"), on=["quoted_src_hi", "quoted_src_lo"], how="left")
+        .select(
+            "message",
+            pl.when(pl.col("quoted_dst_member") == "vip")
+            .then(pl.lit("vip"))
+            .when(pl.col("quoted_src_member").is_not_null() & pl.col("quoted_dst_member").is_null())
+            .then(pl.lit("replies"))
+            .otherwise(pl.lit("other"))
+            .alias("moves"),
+        )
+    )
+
+
+def _aftermath(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return per path (who told whom about which destination) how its frames went on."""
+    paths = (
+        rows.group_by(_PATH)
+        .agg(
+            pl.col("seen_row").min().alias("first_row"),
+        )
+        .drop_nulls()
+    )
+    parts = []
+    for vantage in case.vantages:
+        here = paths.filter(pl.col("seen_vantage") == vantage.index)
+        if here.is_empty():
+            continue
+        parts.append(
+            vantage.packets.lazy()
+            .with_row_index("row")
+            .select("row", "eth_src", "eth_dst", "dst_hi", "dst_lo", "icmp_type")
+            .join(
+                here.lazy(),
+                left_on=["eth_src", "dst_hi", "dst_lo"],
+                right_on=["seen_eth_dst", "quoted_dst_hi", "quoted_dst_lo"],
+            )
+            .with_columns(
+                (pl.col("row") > pl.col("first_row")).alias("after"),
+                (pl.col("eth_dst") == pl.col("seen_eth_src")).alias("by_old_way"),
+            )
+            .group_by(
+                "seen_vantage",
+                "seen_eth_src",
+                pl.col("eth_src").alias("seen_eth_dst"),
+                pl.col("dst_hi").alias("quoted_dst_hi"),
+                pl.col("dst_lo").alias("quoted_dst_lo"),
+            )
+            .agg(
+                (~pl.col("after") & pl.col("by_old_way")).sum().alias("frames_before"),
+                (pl.col("after") & ~pl.col("by_old_way")).sum().alias("frames_after"),
+                (pl.col("after") & pl.col("by_old_way")).sum().alias("stayed"),
+                pl.col("row")
+                .filter(pl.col("after") & ~pl.col("by_old_way"))
+                .min()
+                .alias("after_row"),
+                pl.col("eth_dst")
+                .filter(pl.col("after") & ~pl.col("by_old_way"))
+                .first()
+                .alias("after_mac"),
+            )
+            .collect()
+        )
+    if not parts:
+        return (
+            paths.select(_PATH)
+            .clear()
+            .with_columns(
+                pl.lit(None, dtype=pl.UInt32).alias("frames_before"),
+                pl.lit(None, dtype=pl.UInt32).alias("frames_after"),
+                pl.lit(None, dtype=pl.UInt32).alias("stayed"),
+                pl.lit(None, dtype=pl.UInt32).alias("after_row"),
+                pl.lit(None, dtype=pl.UInt64).alias("after_mac"),
+            )
+        )
+    return pl.concat(parts)

@@ -1,0 +1,168 @@
+"""Sights of ICMP errors put together: the quote in full, and whose network card sent them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from pcapdiag.case.case import Case
+
+_QUOTE: Final = (
+    "ttl",
+    "quoted_src_hi",
+    "quoted_src_lo",
+    "quoted_dst_hi",
+    "quoted_dst_lo",
+    "quoted_src_port",
+    "quoted_dst_port",
+    "quoted_tcp_flags",
+    "quoted_ttl",
+    "icmp_residual",
+)
+
+
+def with_first(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
+    """Return `messages` with seen_vantage, seen_row, seen_eth_src, seen_eth_dst and the quote.
+
+    The first sight is the earliest in a director's capture where there is one, since rules speak
+    of what the director saw; otherwise the earliest of all.
+    """
+    named = roles(case)
+    first = (
+        case.errors.sightings.join(messages.select("message"), on="message", how="semi")
+        .join(named, on="vantage", how="left")
+        .sort(pl.col("role") != "director", "time_ns", "vantage", "row", nulls_last=True)
+        .group_by("message", maintain_order=True)
+        .agg(
+            pl.col("vantage").first().alias("seen_vantage"),
+            pl.col("row").first().alias("seen_row"),
+            pl.col("eth_src").first().alias("seen_eth_src"),
+            pl.col("eth_dst").first().alias("seen_eth_dst"),
+        )
+    )
+    quotes = pl.concat(
+        [
+            vantage.icmp_errors.select(
+                pl.lit(vantage.index, dtype=pl.UInt16).alias("seen_vantage"),
+                pl.col("row").alias("seen_row"),
+                *_QUOTE,
+            )
+            for vantage in case.vantages
+        ]
+    )
+    return messages.join(first, on="message", how="left", maintain_order="left").join(
+        quotes, on=["seen_vantage", "seen_row"], how="left", maintain_order="left"
+    )
+
+
+def emitters(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
+    """Return per message whose network card sent it first.
+
+    Columns: message, emitter (director | realserver | other | unknown), emitter_mac, emitter_host,
+    emitter_by (mac | ttl | null). Source addresses prove nothing here: a realserver's own error
+    about a packet to the VIP has the VIP as its source (icmp.c, __icmp_send). A realserver's MAC
+    wins over the director's, which may only have passed the message on; a director's MAC alone is
+    checked against the quoted TTL, which is one lower where the packet had gone through IPVS.
+    """
+    sights = case.errors.sightings.join(messages.select("message"), on="message", how="semi")
+    owners = sights.select("eth_src").unique().drop_nulls()
+    owners = owners.with_columns(
+        pl.Series(
+            "role",
+            [case.role_of_mac(mac) for mac in owners["eth_src"]],
+            dtype=pl.String,
+        ),
+        pl.Series(
+            "host",
+            [case.host_of_mac(mac) for mac in owners["eth_src"]],
+            dtype=pl.String,
+        ),
+    )
+    best = (
+        sights.join(owners, on="eth_src", how="left", maintain_order="left")
+        .with_columns(
+            pl.col("role")
+            .replace_strict({"realserver": 0, "director": 1}, default=2, return_dtype=pl.UInt8)
+            .fill_null(3)
+            .alias("rank")
+        )
+        .sort("rank", "time_ns", "vantage", "row", nulls_last=True)
+        .group_by("message", maintain_order=True)
+        .first()
+        .select("message", "role", "host", "eth_src")
+    )
+    return (
+        best.join(_hops(case, messages), on="message", how="left", maintain_order="left")
+        .with_columns(
+            pl.when(pl.col("role").is_in(["director", "realserver"]))
+            .then(
+                pl.when((pl.col("role") == "director") & (pl.col("hops") >= 1))
+                .then(pl.lit("realserver"))
+                .otherwise(pl.col("role"))
+            )
+            .when(pl.col("hops") == 0)
+            .then(pl.lit("director"))
+            .when(pl.col("hops") == 1)
+            .then(pl.lit("realserver"))
+            .otherwise(pl.lit("unknown"))
+            .alias("emitter"),
+        )
+        .with_columns(
+            pl.when(pl.col("emitter") == pl.col("role"))
+            .then(pl.lit("mac"))
+            .when(pl.col("emitter") != "unknown")
+            .then(pl.lit("ttl"))
+            .alias("emitter_by"),
+        )
+        .select(
+            "message",
+            "emitter",
+            "emitter_by",
+            pl.when(pl.col("emitter_by") == "mac").then(pl.col("eth_src")).alias("emitter_mac"),
+            pl.when(pl.col("emitter_by") == "mac").then(pl.col("host")).alias("emitter_host"),
+        )
+    )
+
+
+def _hops(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
+    """Return per message how many hops behind the director's entrance its quote was taken.
+
+    That is the TTL of the quoted packet as it came in at a director, less the quoted TTL.
+    """
+    parts = [pl.DataFrame(schema={"message": pl.UInt32, "hops": pl.Int16})]
+    for vantage in case.vantages:
+        if case.role(vantage.index) != "director":
+            continue
+        arriving = (
+            vantage.packets.lazy()
+            .with_row_index("quoted_row")
+            .select("quoted_row", pl.col("ttl").alias("sent_ttl"))
+        )
+        parts.append(
+            case.errors.sightings.lazy()
+            .filter(pl.col("vantage") == vantage.index)
+            .join(messages.lazy().select("message"), on="message", how="semi")
+            .join(vantage.icmp_errors.lazy().select("row", "quoted_row", "quoted_ttl"), on="row")
+            .join(arriving, on="quoted_row")
+            .select(
+                "message",
+                (pl.col("sent_ttl").cast(pl.Int16) - pl.col("quoted_ttl").cast(pl.Int16)).alias(
+                    "hops"
+                ),
+            )
+            .collect()
+        )
+    return pl.concat(parts).group_by("message").agg(pl.col("hops").min())
+
+
+def roles(case: Case) -> pl.DataFrame:
+    """Return vantage (index) and role (String)."""
+    return pl.DataFrame(
+        {
+            "vantage": [item.index for item in case.vantages],
+            "role": [case.role(item.index) for item in case.vantages],
+        },
+        schema={"vantage": pl.UInt16, "role": pl.String},
+    )

@@ -1,0 +1,344 @@
+"""From inputs to a Result: read every capture, build the case, run the rules, fold, sum up."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from pcapdiag import __version__, folding, registry, workers
+from pcapdiag.addresses import ip_text, mac_text
+from pcapdiag.capture.linktype import linktype_name
+from pcapdiag.case import Case
+from pcapdiag.decode.packets import Decoded
+from pcapdiag.errors import CaptureError, RuleError
+from pcapdiag.flows import vantage as vantages
+from pcapdiag.result import (
+    MAX_EVIDENCE,
+    MAX_FLOWS,
+    CaptureFile,
+    Clean,
+    Cluster,
+    Edge,
+    FailedRule,
+    Finding,
+    Host,
+    NotExamined,
+    Result,
+    Service,
+    Tool,
+    Vantage,
+    finding_id,
+)
+from pcapdiag.text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from pcapdiag.capture.vantages import VantageInput
+    from pcapdiag.registry import Rule
+    from pcapdiag.result import Outcome
+    from pcapdiag.site import Site
+    from pcapdiag.workers import ReadCapture
+
+
+@dataclass(frozen=True, slots=True)
+class Instant:
+    """A moment: nanoseconds UTC, or, where `relative`, after the first packet of all captures."""
+
+    ns: int
+    relative: bool = False
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A case ready to be judged, and the inputs that could not be read."""
+
+    case: Case
+    failures: tuple[CaptureError, ...]
+    sha256: dict[int, str]
+    notes: tuple[str, ...]
+
+
+def load(
+    inputs: Sequence[VantageInput],
+    *,
+    site: Site | None = None,
+    since: Instant | None = None,
+    until: Instant | None = None,
+    digest: bool = False,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> Loaded:
+    """Read every capture of `inputs` and build the case.
+
+    A capture that cannot be read at all becomes a failure, and the others go on; a vantage of
+    which nothing could be read is left out.
+    """
+    failures: list[CaptureError] = []
+    read: list[tuple[VantageInput, list[ReadCapture]]] = []
+    capture = 0
+    for entry in inputs:
+        parts = []
+        for path in entry.paths:
+            try:
+                parts.append(workers.read_capture(path, capture, digest=digest, progress=progress))
+            except CaptureError as error:
+                failures.append(error)
+                continue
+            capture += 1
+        if parts:
+            read.append((entry, parts))
+    start, end, notes = _span(read, since, until)
+    tables = []
+    sha256: dict[int, str] = {}
+    for index, (entry, parts) in enumerate(read):
+        captures = [(part.info, _within(part.decoded, start, end)) for part in parts]
+        built = vantages.build(index, entry.name, entry.role, captures)
+        sha256.update(
+            (number, part.sha256)
+            for number, part in zip(built.capture_ids, parts, strict=True)
+            if part.sha256
+        )
+        tables.append(built)
+    return Loaded(Case(tuple(tables), site), tuple(failures), sha256, notes)
+
+
+def analyze(
+    loaded: Loaded,
+    *,
+    select: Sequence[str] = (),
+    ignore: Sequence[str] = (),
+    rules_dirs: Sequence[str] = (),
+    now_ns: int,
+) -> Result:
+    """Run the rules over a case and return everything there is to say.
+
+    `select` and `ignore` are rule ids; an unknown one is a RuleError. A rule that raises becomes a
+    failed rule, never a lost report.
+    """
+    chosen = _choose(registry.rules(rules_dirs), select, ignore)
+    case = loaded.case
+    outcomes: list[Outcome] = []
+    failed: list[FailedRule] = []
+    for rule in chosen:
+        try:
+            outcomes.extend(_run(rule, case))
+        except Exception as error:  # noqa: BLE001 - a rule's fault must not cost the report
+            failed.append(FailedRule(rule=rule.id, error=clean(f"{type(error).__name__}: {error}")))
+    findings = folding.fold([item for item in outcomes if isinstance(item, Finding)])
+    return Result(
+        tool=Tool(version=__version__),
+        generated_at_ns=now_ns,
+        vantages=_vantages(loaded),
+        cluster=_cluster(case),
+        findings=tuple(sorted(findings, key=_worst_first)),
+        not_examined=tuple(item for item in outcomes if isinstance(item, NotExamined)),
+        clean=tuple(item for item in outcomes if isinstance(item, Clean)),
+        failed_rules=tuple(failed),
+        notes=(*loaded.notes, *_case_notes(case)),
+    )
+
+
+def _choose(rules: dict[str, Rule], select: Sequence[str], ignore: Sequence[str]) -> list[Rule]:
+    for name in (*select, *ignore):
+        if name not in rules:
+            near = difflib.get_close_matches(name, rules, n=1)
+            hint = f"did you mean {near[0]}?" if near else "see `pcapdiag rules`"
+            raise RuleError(f"there is no rule {clean(name)!r}; {hint}")
+    return [
+        rule
+        for name, rule in rules.items()
+        if (not select or name in select) and name not in ignore
+    ]
+
+
+def _run(rule: Rule, case: Case) -> list[Outcome]:
+    missing = _missing(rule, case)
+    if missing is not None:
+        return [missing]
+    outcomes: list[Outcome] = []
+    seen: dict[str, int] = {}
+    for outcome in rule.check(case):
+        if isinstance(outcome, Finding):
+            outcomes.append(_finish(outcome, rule, seen))
+        else:
+            outcomes.append(replace(outcome, rule=rule.id))
+    if not outcomes:
+        outcomes.append(
+            NotExamined(rule=rule.id, reason="these captures hold nothing that the rule looks at")
+        )
+    return outcomes
+
+
+def _missing(rule: Rule, case: Case) -> NotExamined | None:
+    roles, protocols = rule.needs.roles, rule.needs.protocols
+    if roles and not case.vantages_of(*roles):
+        return NotExamined(
+            rule=rule.id,
+            reason=f"no capture is known to be from a {' or a '.join(roles)}",
+            needs=tuple(f"a capture taken on the {role}" for role in roles),
+            capture_command=case.capture_command(role=roles[0]),
+        )
+    if protocols and not any(
+        vantage.packets["ip_proto"].is_in(list(protocols)).any() for vantage in case.vantages
+    ):
+        return NotExamined(
+            rule=rule.id,
+            reason="none of the captures holds a packet of the protocols that the rule looks at",
+            needs=(rule.needs.text,),
+        )
+    return None
+
+
+def _finish(finding: Finding, rule: Rule, seen: dict[str, int]) -> Finding:
+    """Name the finding and cap its lists, their full counts kept beside them."""
+    name = finding_id(rule.id, finding.cause.code, finding.scope, finding.subject)
+    if name in seen:
+        raise ValueError(f"two findings with one identity: {name}")
+    seen[name] = 1
+    return replace(
+        finding,
+        rule=rule.id,
+        id=name,
+        evidence=finding.evidence[:MAX_EVIDENCE],
+        evidence_count=max(finding.evidence_count, len(finding.evidence)),
+        flows=finding.flows[:MAX_FLOWS],
+        flow_count=max(finding.flow_count, len(finding.flows)),
+    )
+
+
+def _worst_first(finding: Finding) -> tuple[int, int, int, str]:
+    return (finding.severity.rank, finding.confidence.rank, -finding.flow_count, finding.id)
+
+
+def _span(
+    read: Sequence[tuple[VantageInput, list[ReadCapture]]],
+    since: Instant | None,
+    until: Instant | None,
+) -> tuple[int | None, int | None, tuple[str, ...]]:
+    firsts = [
+        part.info.first_ns for _, parts in read for part in parts if part.info.first_ns is not None
+    ]
+    first = min(firsts, default=0)
+
+    def absolute(instant: Instant | None) -> int | None:
+        if instant is None:
+            return None
+        return first + instant.ns if instant.relative else instant.ns
+
+    start, end = absolute(since), absolute(until)
+    if start is None and end is None:
+        return None, None, ()
+    return start, end, ("only a part of the captures was analysed, as --since and --until say",)
+
+
+def _within(decoded: Decoded, start: int | None, end: int | None) -> Decoded:
+    """Return the packets of [start, end), the side tables' rows counted anew."""
+    if start is None and end is None:
+        return decoded
+    keep = pl.lit(value=True)
+    if start is not None:
+        keep &= pl.col("time_ns") >= start
+    if end is not None:
+        keep &= pl.col("time_ns") < end
+    packets = decoded.packets.with_row_index("old").filter(keep.fill_null(value=True))
+    rows = packets.select(pl.col("old").alias("row")).with_row_index("new")
+
+    def rebase(table: pl.DataFrame) -> pl.DataFrame:
+        return (
+            table.join(rows, on="row", how="inner", maintain_order="left")
+            .with_columns(pl.col("new").cast(pl.UInt32).alias("row"))
+            .drop("new")
+        )
+
+    return Decoded(
+        packets=packets.drop("old"),
+        tunnels=rebase(decoded.tunnels),
+        sacks=rebase(decoded.sacks),
+        icmp=rebase(decoded.icmp),
+        arp=rebase(decoded.arp),
+        vrrp=rebase(decoded.vrrp),
+        ipvs_sync=rebase(decoded.ipvs_sync),
+    )
+
+
+def _vantages(loaded: Loaded) -> tuple[Vantage, ...]:
+    case = loaded.case
+    result = []
+    for item in case.vantages:
+        role = case.topology.roles[item.index]
+        result.append(
+            Vantage(
+                name=item.name,
+                role=role.role,
+                role_source=role.source,
+                role_reason=role.reason,
+                clock_offset_ns=case.clocks.offset_ns[item.index],
+                clock_error_ns=case.clocks.error_ns[item.index],
+                files=tuple(
+                    CaptureFile(
+                        path=clean(info.path),
+                        format=info.format,
+                        packets=info.packets,
+                        sha256=loaded.sha256.get(number),
+                        link_types=tuple(linktype_name(value) for value in info.link_types),
+                        first_ns=info.first_ns,
+                        last_ns=info.last_ns,
+                        snaplen=info.snaplen,
+                        dropped=info.dropped,
+                        cut_short=info.cut_short,
+                        notes=tuple(clean(note) for note in info.notes),
+                    )
+                    for number, info in zip(item.capture_ids, item.captures, strict=True)
+                ),
+            )
+        )
+    return tuple(result)
+
+
+def _cluster(case: Case) -> Cluster:
+    def hosts(role: str) -> tuple[Host, ...]:
+        return tuple(
+            Host(
+                name=host.name,
+                addresses=tuple(ip_text(*address) for address in sorted(host.addresses)),
+                macs=tuple(mac_text(mac) for mac in sorted(host.macs)),
+                reason=host.reason,
+            )
+            for host in case.topology.hosts
+            if host.role == role
+        )
+
+    return Cluster(
+        directors=hosts("director"),
+        realservers=hosts("realserver"),
+        routers=hosts("router"),
+        edges=tuple(
+            Edge(from_=edge.source, to=edge.target, label=edge.label, packets=edge.packets)
+            for edge in case.topology.edges()
+        ),
+        services=tuple(
+            Service(
+                protocol={6: "tcp", 17: "udp", 132: "sctp"}.get(service.ip_proto, "any"),
+                vip=ip_text(*service.vip),
+                port=service.port,
+                fwmark=service.fwmark,
+                method=service.method or "unknown",
+                encapsulation=service.encapsulation,
+                realservers=tuple(ip_text(*address) for address in sorted(service.realservers)),
+                reason=service.reason,
+            )
+            for service in case.topology.services
+        ),
+    )
+
+
+def _case_notes(case: Case) -> tuple[str, ...]:
+    clocks = tuple(
+        f"clock of {item.name}: {reason}"
+        for item, reason in zip(case.vantages, case.clocks.reasons, strict=True)
+        if reason and case.clocks.offset_ns[item.index] is None
+    )
+    return (*case.topology.notes, *case.connections.notes, *clocks)

@@ -1,0 +1,55 @@
+"""What an encapsulation costs, and which ones explain a path MTU between two bounds.
+
+Overheads are those of the header chain between outer and inner IP packet; sources beside each row.
+An inner MTU is the carrier's MTU less the overhead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+ETHERNET_MTU: Final = 1500
+"""Of the carriers that most paths consist of (RFC 894)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encapsulation:
+    """A way to wrap packets and the bytes it adds."""
+
+    name: str
+    overhead: int
+    source: str
+
+
+ENCAPSULATIONS: Final = (
+    Encapsulation("802.1Q or one MPLS label on gear limited to 1500-byte frames", 4, "IEEE 802.1Q"),
+    Encapsulation("PPPoE, QinQ or two MPLS labels", 8, "RFC 2516"),
+    Encapsulation("PPPoE with a VLAN tag", 12, "RFC 2516"),
+    Encapsulation("IPIP (LVS-TUN) or 6in4", 20, "RFC 2003, RFC 4213"),
+    Encapsulation("GRE (LVS-TUN)", 24, "RFC 2784"),
+    Encapsulation("GRE with a key or a checksum, or FOU over IPIP", 28, "RFC 2890"),
+    Encapsulation("GUE (LVS-TUN) or GRE with key and sequence", 32, "ip_vs_xmit.c, RFC 2890"),
+    Encapsulation("GTP-U", 36, "3GPP TS 29.281"),
+    Encapsulation("GUE with remote checksum offload, or an IPv6 outer header", 40, "RFC 2473"),
+    Encapsulation("VXLAN or Geneve over IPv4", 50, "RFC 7348, RFC 8926"),
+    Encapsulation("IPsec ESP tunnel with AES-GCM", 54, "RFC 4303, RFC 4106"),
+    Encapsulation("WireGuard over IPv4", 60, "WireGuard whitepaper section 5.4.6"),
+    Encapsulation("VXLAN over IPv6", 70, "RFC 7348"),
+    Encapsulation("WireGuard over IPv6, its default", 80, "WireGuard whitepaper section 5.4.6"),
+)
+
+
+def explain_mtu(
+    largest_delivered: int | None, smallest_lost: int, carrier: int = ETHERNET_MTU
+) -> tuple[Encapsulation, ...]:
+    """Return the encapsulations whose inner MTU lies in [largest_delivered, smallest_lost).
+
+    Both are IP lengths in bytes; without a lower bound nothing is named, since every row would
+    fit. An MTU that needs no encapsulation (a carrier's own) is not explained here.
+    """
+    if largest_delivered is None:
+        return ()
+    return tuple(
+        row for row in ENCAPSULATIONS if largest_delivered <= carrier - row.overhead < smallest_lost
+    )

@@ -1,0 +1,60 @@
+"""The work on one capture: from its path to decoded tables. Knows nothing of other captures."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pcapdiag.capture.reader import open_capture
+from pcapdiag.decode import packets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pcapdiag.capture.frames import CaptureInfo
+    from pcapdiag.decode.packets import Decoded
+
+_DIGEST_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCapture:
+    """One capture, read and decoded."""
+
+    info: CaptureInfo
+    decoded: Decoded
+    sha256: str | None
+
+
+def read_capture(
+    path: str,
+    capture: int,
+    *,
+    digest: bool = False,
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> ReadCapture:
+    """Read and decode the capture at `path` as number `capture` of the case.
+
+    `progress(path, bytes_done, bytes_total)` is told of the start and the end. Raises CaptureError
+    where nothing can be read; what is wrong further in stands in the notes.
+    """
+    size = None if path == "-" else Path(path).stat().st_size
+    if progress:
+        progress(path, 0, size)
+    with open_capture(path) as reader:
+        decoded = packets.decode_capture(reader, capture)
+        info = reader.info
+    sha256 = _sha256(path) if digest and path != "-" else None
+    if progress:
+        progress(path, size or 0, size)
+    return ReadCapture(info, decoded, sha256)
+
+
+def _sha256(path: str) -> str:
+    result = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(_DIGEST_BLOCK):
+            result.update(block)
+    return result.hexdigest()
