@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from pcapdiag.addresses import ip_text
+import polars as pl
+
+from pcapdiag.addresses import ip_text, mac_text
 from pcapdiag.case import (
     checksums,
     frames,
@@ -22,13 +24,14 @@ from pcapdiag.case import (
     visibility,
 )
 from pcapdiag.cluster import clock, connections, contract, coverage, crossings, topology
+from pcapdiag.protocols import IpProto
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    import polars as pl
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
 
     from pcapdiag.flows.vantage import VantageTables
+    from pcapdiag.kernel.residual import Rewrite
     from pcapdiag.result import Evidence, FlowRef
     from pcapdiag.site import Site
 
@@ -96,6 +99,15 @@ class Case:
         """Return the name of the host that owns an address, else the address as text."""
         return members.host_of_address(self, hi, lo) or ip_text(hi, lo)
 
+    def address_text(self, row: Mapping[str, Any], prefix: str) -> str:
+        """Return the address in the columns `prefix`_hi and `prefix`_lo of a row, "unknown"."""
+        hi, lo = row[f"{prefix}_hi"], row[f"{prefix}_lo"]
+        return "unknown" if hi is None or lo is None else ip_text(hi, lo)
+
+    def mac_text(self, mac: int) -> str:
+        """Return a MAC as text."""
+        return mac_text(mac)
+
     # What findings are made of.
 
     def evidence(
@@ -118,6 +130,15 @@ class Case:
     def service_names(self) -> tuple[str, ...]:
         """Return "tcp 203.0.113.10:80" and so on, in the order of topology.services."""
         return members.service_names(self)
+
+    @cached_property
+    def tcp_service_names(self) -> tuple[str, ...]:
+        """Return those of `service_names` that are TCP services."""
+        return tuple(
+            name
+            for name, service in zip(self.service_names, self.topology.services, strict=True)
+            if service.ip_proto == IpProto.TCP
+        )
 
     @cached_property
     def members(self) -> pl.DataFrame:
@@ -145,6 +166,15 @@ class Case:
         return ptb.frame(self)
 
     @cached_property
+    def arrived_errors(self) -> pl.DataFrame:
+        """Return the errors that reached a director, with what it did: see members.arrived."""
+        return members.arrived(self)
+
+    def connection_count(self, service_name: str | None) -> int:
+        """Return how many connections of a service the captures show."""
+        return self.members.filter(pl.col("service_name").eq_missing(service_name)).height
+
+    @cached_property
     def prohibitions(self) -> pl.DataFrame:
         """Return "administratively prohibited" about TCP packets: see prohibitions.frame."""
         return prohibitions.frame(self)
@@ -158,6 +188,19 @@ class Case:
     def bad_checksums(self) -> pl.DataFrame:
         """Return ICMP messages whose checksum fails: see checksums.frame."""
         return checksums.frame(self)
+
+    @cached_property
+    def verified_checksums(self) -> int:
+        """Return how many ICMP messages were captured whole enough to be verified."""
+        return sum(
+            vantage.icmp.filter(pl.col("icmp_checksum") != "unverifiable").height
+            for vantage in self.vantages
+        )
+
+    @cached_property
+    def known_rewrites(self) -> tuple[Rewrite, ...]:
+        """Return the rewrites of ports that this cluster is known to make."""
+        return tuple(checksums.rewrites(self))
 
     @cached_property
     def icmp_visible(self) -> tuple[bool, ...]:

@@ -110,6 +110,19 @@ def frame(case: Case) -> pl.DataFrame:
     )
 
 
+def arrived(case: Case) -> pl.DataFrame:
+    """Return the errors that reached a director for a known service: ERROR_MESSAGES and CONTRACT.
+
+    Besides, service_name and realserver_name; the contract's vantage is director_vantage.
+    """
+    names = case.members.select("connection", "service_name", "realserver_name")
+    return (
+        case.contract.rename({"vantage": "director_vantage"})
+        .join(case.errors.messages, on="message", maintain_order="left")
+        .join(names, on="connection", how="left", maintain_order="left")
+    )
+
+
 def flow_refs(case: Case, connection_ids: Sequence[int]) -> tuple[FlowRef, ...]:
     """Return connections as a finding lists them, in the given order, at most MAX_FLOWS."""
     wanted = pl.DataFrame(

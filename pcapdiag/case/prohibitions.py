@@ -37,7 +37,7 @@ def frame(case: Case) -> pl.DataFrame:
     emitter (director | realserver | other | unknown), emitter_mac, emitter_host, emitter_by (mac |
     ttl | null), established (Boolean: the connection was, before the quoted packet), quoted_syn
     (the quoted packet asks for a connection; null: the quote ends before the flags), idle_ns (the
-    longest gap of the connection's flow, where it ended before the first message).
+    longest gap of the connection's flow), service_name, vip_hi, vip_lo, vip_port.
     """
     messages = case.errors.messages.filter(
         IS_PROHIBITED,
@@ -48,6 +48,8 @@ def frame(case: Case) -> pl.DataFrame:
     rows = rows.join(
         sights.emitters(case, messages), on="message", how="left", maintain_order="left"
     )
+    names = case.members.select("connection", "service_name", "vip_hi", "vip_lo", "vip_port")
+    rows = rows.join(names, on="connection", how="left", maintain_order="left")
     return rows.join(
         _connections(case, messages), on="connection", how="left", maintain_order="left"
     ).with_columns(

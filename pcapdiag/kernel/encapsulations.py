@@ -13,6 +13,10 @@ ETHERNET_MTU: Final = 1500
 """Of the carriers that most paths consist of (RFC 894)."""
 
 
+IPIP_OVERHEAD: Final = 20
+"""What LVS-TUN adds by default (RFC 2003)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encapsulation:
     """A way to wrap packets and the bytes it adds."""

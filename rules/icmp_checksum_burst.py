@@ -1,0 +1,201 @@
+"""ICMP messages arrive in bursts with checksums that fail, and every receiver ignores them.
+
+Symptom
+    Kernel logs of old directors filled with "IP_MASQ:reverse ICMP: failed checksum from ...", new
+    ones count IcmpInCsumErrors in silence. Where the messages were frag-needed, clients hang.
+
+Mechanism
+    A NAT, firewall or load balancer rewrites the packet quoted inside an ICMP error and does not
+    correct the ICMP checksum, which covers the quote; or a box cuts the quote; or memory fails. The
+    difference between the checksum found and the one the bytes demand is what was changed: the same
+    number over and over for a fixed rewrite.
+
+Evidence
+    At least five messages of one sender within a minute whose checksum fails over exactly the bytes
+    the IP length names, all of them captured; and what fits the difference in all of them.
+
+Not this rule
+    - Cut frames (snaplen) and fragments: their checksums cannot be verified, they count as neither.
+    - A bad checksum of the *quoted* IP header: harmless, routers change TTLs.
+    - The capturing host's own ICMPv6, whose sum its network card makes.
+    - A single message: noise.
+
+Remedy
+    Find the box: the messages enter it in order and leave it broken. RFC 5508 asks a NAT to drop or
+    mend such messages, never to pass them on.
+
+References
+    RFC 792; RFC 1071; RFC 1624 section 3; RFC 5508 section 4.2; Stone and Partridge, SIGCOMM 2000;
+    LVS-HOWTO section 35.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from pcapdiag.kernel import remedies, residual
+from pcapdiag.protocols import IpProto, icmp_name
+from pcapdiag.rule import (
+    Case,
+    Cause,
+    Clean,
+    Confidence,
+    Examined,
+    Filters,
+    Finding,
+    Needs,
+    NotExamined,
+    Outcome,
+    Scope,
+    Severity,
+    rule,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BURST = 5
+"""Bad messages of one sender within WINDOW_NS: single ones are noise, and a box that breaks
+checksums breaks all of them."""
+
+WINDOW_NS = 60_000_000_000
+
+MAX_GROUPS = 1000
+"""Senders judged: far more than a person reads."""
+
+MAX_CITED = 20
+"""Messages cited in a finding; the full count stands beside them."""
+
+
+@rule(
+    title="Burst of ICMP messages with bad checksums",
+    severity=Severity.MEDIUM,
+    needs=Needs(
+        protocols=(IpProto.ICMP, IpProto.ICMPV6),
+        text="any point on the way, whole ICMP packets (snaplen 0)",
+    ),
+    since="0.1",
+)
+def check(case: Case) -> Iterator[Outcome]:
+    """Judge bad checksums, one finding per sender address."""
+    bad = case.bad_checksums
+    bursts = bad.filter(_in_burst())
+    senders = (
+        bursts.group_by("src_hi", "src_lo", "vantage")
+        .len()
+        .sort("len", "src_hi", "src_lo", "vantage", descending=[True, False, False, False])
+        .unique(["src_hi", "src_lo"], keep="first", maintain_order=True)
+    )
+    for sender in senders.head(MAX_GROUPS).iter_rows(named=True):
+        yield _finding(
+            case,
+            bursts.filter(*(pl.col(key) == sender[key] for key in ("src_hi", "src_lo", "vantage"))),
+        )
+    verified = case.verified_checksums
+    if senders.height == 0 and verified:
+        yield Clean(
+            examined=Examined(icmp_errors=verified),
+            note="too few bad checksums for a burst" if bad.height else "every checksum is right",
+        )
+    elif senders.height == 0:
+        yield NotExamined(
+            reason="no ICMP message was captured whole, so that no checksum can be verified",
+            needs=("whole packets (snaplen 0)",),
+            capture_command=case.capture_command(role="director"),
+        )
+
+
+def _in_burst() -> pl.Expr:
+    """Return whether a message has BURST of its sender within WINDOW_NS, itself among them."""
+    over = ["vantage", "src_hi", "src_lo"]
+    counts = [
+        (
+            pl.col("time_ns").shift(-ahead).over(over)
+            - pl.col("time_ns").shift(BURST - 1 - ahead).over(over)
+        )
+        <= WINDOW_NS
+        for ahead in range(BURST)
+    ]
+    return pl.any_horizontal([count.fill_null(value=False) for count in counts])
+
+
+def _finding(case: Case, bad: pl.DataFrame) -> Finding:
+    first = bad.row(0, named=True)
+    sender = case.address_text(first, "src")
+    macs = tuple(case.mac_text(mac) for mac in sorted(bad["eth_src"].drop_nulls().unique()))
+    residuals = bad["icmp_residual"].drop_nulls().to_list()
+    explanation = residual.explain(residuals, case.known_rewrites)
+    constant = len(set(residuals)) == 1
+    code = (
+        "corruption"
+        if not constant
+        else "fixed-rewrite-unexplained"
+        if explanation.startswith("unexplained")
+        else "bit-error"
+        if "flipped" in explanation
+        else "rewrite-without-checksum"
+    )
+    times = bad["time_ns"].drop_nulls()
+    span_s = (int(times.max()) - int(times.min())) / 1e9 if times.len() else 0.0  # type: ignore[arg-type]
+    kinds = bad.group_by("ip_version", "icmp_type", "icmp_code").len().sort("len", descending=True)
+    words = ", ".join(
+        f"{row['len']} x {icmp_name(row['ip_version'], row['icmp_type'], row['icmp_code'])}"
+        for row in kinds.iter_rows(named=True)
+    )
+    connections = bad["connection"].drop_nulls().unique(maintain_order=True).to_list()
+    return Finding(
+        title=f"ICMP from {sender} arrives with bad checksums",
+        summary=(
+            f"{bad.height} messages ({words}) from {sender} within {span_s:.1f} s fail their "
+            f"checksum and are ignored by whoever they are for: {explanation}."
+        ),
+        cause=Cause(code=code, text=explanation),
+        severity=Severity.MEDIUM,
+        confidence=Confidence.HIGH,
+        evidence=tuple(
+            item
+            for row in bad.head(MAX_CITED).iter_rows(named=True)
+            for item in case.evidence(
+                "primary",
+                row["vantage"],
+                [row["row"]],
+                f"ICMP checksum off by 0x{row['icmp_residual']:04x}",
+            )
+        ),
+        evidence_count=bad.height,
+        scope=Scope(),
+        subject=sender,
+        hosts={"sender": sender},
+        flows=case.flow_refs(connections),
+        flow_count=len(connections),
+        examined_count=len(connections),
+        first_seen_ns=times.min(),  # type: ignore[arg-type]
+        last_seen_ns=times.max(),  # type: ignore[arg-type]
+        count=bad.height,
+        facts={
+            "sender": sender,
+            "sender_mac": macs[0] if len(macs) == 1 else (macs or None),
+            "messages": bad.height,
+            "span_s": round(span_s, 6),
+            "explanation": explanation,
+            "residual": f"0x{residuals[0]:04x}" if constant else None,
+        },
+        alternatives=(
+            (
+                "The sender itself makes them wrong: less likely for a fixed difference that is a known "
+                "rewrite."
+            ),
+            "The last hop shown by the MAC address only passes them on: capture before it.",
+        ),
+        remedies=(remedies.find_checksum_breaker(sender),),
+        verify=("`nstat -az IcmpInCsumErrors` on the receiver stands still.",),
+        filters=Filters(
+            wireshark='icmp.checksum.status == "Bad" || icmpv6.checksum.status == "Bad"',
+            tcpdump=f"icmp and src host {sender}"
+            if first["ip_version"] == 4
+            else f"icmp6 and src host {sender}",
+        ),
+        references=("RFC 1624", "RFC 5508 section 4.2", "LVS-HOWTO section 35.3"),
+    )
