@@ -85,7 +85,8 @@ class _Pseudonyms:
     """Substitutes, handed out in the order in which addresses are met."""
 
     def __init__(self, paths: Iterable[str]) -> None:
-        self._networks: dict[int, dict[int, dict[int, int]]] = {4: {}, 6: {}}
+        self._networks: dict[tuple[int, int], int] = {}
+        self._hosts: dict[tuple[int, int], dict[int, int]] = {}
         self._macs: dict[int, int] = {}
         folders = {str(PurePath(path).parent) for path in paths} - {".", "/"}
         # longest first, so that a folder is not cut in two by its own parent
@@ -155,6 +156,6 @@ class _Pseudonyms:
 
     def _place(self, version: int, network: int, host: int) -> tuple[int, int]:
         """Return numbers for a network and a host in it, from 1 on; host 0, the prefix, stays 0."""
-        networks = self._networks[version]
-        hosts = networks.setdefault(network, {0: 0})
-        return list(networks).index(network) + 1, hosts.setdefault(host, len(hosts))
+        number = self._networks.setdefault((version, network), len(self._networks) + 1)
+        hosts = self._hosts.setdefault((version, network), {0: 0})
+        return number, hosts.setdefault(host, len(hosts))
