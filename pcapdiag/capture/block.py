@@ -1,0 +1,68 @@
+"""The reused block of bytes that records are found in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pcapdiag.capture.source import ByteSource
+
+BLOCK_BYTES: Final = 32 << 20
+"""Bytes of a block: large enough that numpy's cost per call vanishes, small beside the tables."""
+
+
+class Block:
+    """A window that moves over a byte source: `data[:end]` holds bytes `offset`, `offset` + 1, ...
+
+    The same memory is used again after `advance`. Bytes already read may be given as `head`.
+    """
+
+    def __init__(self, source: ByteSource, head: bytes = b"", size: int = BLOCK_BYTES) -> None:
+        self._source = source
+        self._array: NDArray[np.uint8] = np.empty(max(size, len(head)), dtype=np.uint8)
+        self._array[: len(head)] = np.frombuffer(head, dtype=np.uint8)
+        self.end = len(head)
+        self.offset = 0
+        """Offset in the (decompressed) capture of the first byte of `data`."""
+        self.at_end = False
+        """Whether the source has no more bytes than those in `data`."""
+        self.failure: str | None = None
+        """Why the source ended early, where it did."""
+
+    @property
+    def data(self) -> NDArray[np.uint8]:
+        """The bytes that are there now: a view, valid until the next `advance`."""
+        return self._array[: self.end]
+
+    def advance(self, used: int, wanted: int = 0) -> None:
+        """Drop the first `used` bytes and read on, so that `wanted` bytes are there if they exist.
+
+        The block grows for a record that is larger than it, by doubling and only as bytes arrive:
+        a length field alone allocates nothing.
+        """
+        rest = self.end - used
+        if used:
+            self._array[:rest] = self._array[used : self.end]
+        self.offset += used
+        self.end = rest
+        self._fill()
+        while self.end == len(self._array) < wanted and not self.at_end:
+            grown = np.empty(min(2 * len(self._array), wanted), dtype=np.uint8)
+            grown[: self.end] = self._array[: self.end]
+            self._array = grown
+            self._fill()
+
+    def _fill(self) -> None:
+        view = self._array.data
+        while self.end < len(view) and not self.at_end:
+            try:
+                count = self._source.readinto(view[self.end :])
+            except OSError as error:
+                self.failure = f"reading failed: {error.strerror or error}"
+                count = 0
+            self.end += count
+            self.at_end = count == 0

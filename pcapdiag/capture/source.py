@@ -1,0 +1,96 @@
+"""Bytes of a file or stream, read forward into buffers that the caller owns."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Final, Protocol
+
+from pcapdiag.errors import UnreadableCapture
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+STDIN: Final = "-"
+"""The path that means standard input."""
+
+
+class ByteSource(Protocol):
+    """Where bytes come from: a file, a stream, or a decompressor over either."""
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the start of `buffer`; return how many bytes, 0 only at the end."""
+
+
+class FileSource:
+    """A file or standard input. Not mapped: touched pages of a mapping count as memory.
+
+    Raises UnreadableCapture where the operating system refuses to open; a failing read raises
+    OSError.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._owned = path != STDIN
+        try:
+            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if self._owned else 0
+            self._status = os.fstat(self._fd)
+        except FileNotFoundError:
+            raise UnreadableCapture(path, "no such file; check the path") from None
+        except PermissionError:
+            message = "no permission to read it; copy it or run `chmod +r` on it"
+            raise UnreadableCapture(path, message) from None
+        except (OSError, ValueError) as error:
+            raise UnreadableCapture(path, f"cannot be opened: {_reason(error)}") from None
+        if stat.S_ISDIR(self._status.st_mode):
+            self.close()
+            raise UnreadableCapture(path, "is a directory, not a capture file")
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill the start of `buffer`; return how many bytes, 0 only at the end."""
+        return os.readv(self._fd, [buffer])
+
+    @property
+    def size(self) -> int | None:
+        """Bytes when opened; None for a stream."""
+        return self._status.st_size if stat.S_ISREG(self._status.st_mode) else None
+
+    @property
+    def mtime_ns(self) -> int | None:
+        """Time of the last change when opened; None for a stream."""
+        return self._status.st_mtime_ns if stat.S_ISREG(self._status.st_mode) else None
+
+    def change(self) -> str | None:
+        """Return how size or mtime differ from when it was opened; None where they do not."""
+        if self.size is None:
+            return None
+        now = os.fstat(self._fd)
+        if now.st_size != self._status.st_size:
+            return f"its size went from {self._status.st_size} to {now.st_size} bytes"
+        if now.st_mtime_ns != self._status.st_mtime_ns:
+            return "it was written to"
+        return None
+
+    def close(self) -> None:
+        """Close the file; standard input stays open. May be called again."""
+        if self._owned and self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        """Return itself; leaving the `with` block closes the file."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
