@@ -1,0 +1,25 @@
+"""Encapsulations explain an MTU only between a size that passed and one that did not."""
+
+from __future__ import annotations
+
+from pcapdiag.kernel import encapsulations
+
+
+def test_bounds_select_the_encapsulations_between_them():
+    """An MTU in [1476, 1481) is IPIP's 1480 or GRE's 1476, nothing else."""
+    names = [row.name for row in encapsulations.explain_mtu(1476, 1481)]
+    assert names == ["IPIP (LVS-TUN) or 6in4", "GRE (LVS-TUN)"]
+
+
+def test_each_row_is_found_at_its_own_mtu_and_not_one_byte_beside():
+    """Both bounds are exact: the delivered size is included, the lost one is not."""
+    for row in encapsulations.ENCAPSULATIONS:
+        mtu = encapsulations.ETHERNET_MTU - row.overhead
+        assert row in encapsulations.explain_mtu(mtu, mtu + 1)
+        assert row not in encapsulations.explain_mtu(mtu + 1, mtu + 2)
+        assert row not in encapsulations.explain_mtu(mtu - 1, mtu)
+
+
+def test_without_a_lower_bound_nothing_is_named():
+    """Every row would fit, so none is."""
+    assert encapsulations.explain_mtu(None, 1500) == ()
