@@ -22,14 +22,12 @@ Not this rule
     - Errors about UDP.
     - The connection had not been established as far as the captures show.
 
-Remedy
-    On the host that sent them: accept the service's packets before any rule that asks conntrack, or
-    exempt them from tracking; drop INVALID before the REJECT. On a DR or TUN director stateful rules
-    for the VIP cannot work.
+Remedy On the host that sent them: accept the service's packets before any rule that asks conntrack,
+or exempt them from tracking; drop INVALID before the REJECT. On a DR or TUN director stateful rules
+for the VIP cannot work.
 
-References
-    RFC 1812 section 5.2.7.1; RFC 5461; net/netfilter/nf_conntrack_proto_tcp.c; iptables-extensions(8),
-    REJECT; LVS-HOWTO section 35.6.
+References RFC 1812 section 5.2.7.1; RFC 5461; net/netfilter/nf_conntrack_proto_tcp.c;
+iptables-extensions(8), REJECT; LVS-HOWTO section 35.6.
 """
 
 from __future__ import annotations
@@ -149,7 +147,8 @@ def _finding(case: Case, messages: pl.DataFrame) -> Finding:
         },
         alternatives=(
             (
-                "A late duplicate of a connection that had just closed is INVALID as well: likely only "
+                "A late duplicate of a connection that had just closed is INVALID as well: likely "
+                "only "
                 "where a single packet was rejected."
             ),
             "A corrupted segment: old kernels rejected it, current ones drop it silently.",
@@ -157,12 +156,14 @@ def _finding(case: Case, messages: pl.DataFrame) -> Finding:
         remedies=_remedies(case, messages, who),
         verify=(
             (
-                f"On {who}: `iptables -vnL INPUT --line-numbers` shows the REJECT counter at rest while "
+                f"On {who}: `iptables -vnL INPUT --line-numbers` shows the REJECT counter at rest "
+                "while "
                 "the service is used, sessions left idle included."
             ),
         ),
         filters=Filters(
-            wireshark="icmp.type == 3 && icmp.code in {9, 10, 13} || icmpv6.type == 1 && icmpv6.code == 1",
+            wireshark="icmp.type == 3 && icmp.code in {9, 10, 13} || icmpv6.type == 1 && "
+            "icmpv6.code == 1",
             tcpdump="icmp[icmptype] == 3 and (icmp[icmpcode] == 9 or icmp[icmpcode] == 10 or "
             "icmp[icmpcode] == 13) or icmp6[0] == 1 and icmp6[1] == 1",
         ),
@@ -190,7 +191,8 @@ def _cause(emitter: str, *, only_closing: bool) -> Cause:
     if emitter == "realserver":
         return Cause(
             code="realserver-conntrack",
-            text="the realserver's conntrack had lost the connection (entry timed out or flushed) or "
+            text="the realserver's conntrack had lost the connection (entry timed out or flushed) "
+            "or "
             "called the packet INVALID, and its last rule rejects",
         )
     return Cause(
@@ -209,7 +211,8 @@ def _evidence(case: Case, messages: pl.DataFrame) -> tuple[Evidence, ...]:
                 "primary",
                 row["seen_vantage"],
                 [row["seen_row"]],
-                f"{name} about a packet without SYN (seq {row['quoted_tcp_seq']}), emitter MAC {mac}",
+                f"{name} about a packet without SYN (seq {row['quoted_tcp_seq']}), emitter MAC "
+                f"{mac}",
             )
         )
     return tuple(cited)

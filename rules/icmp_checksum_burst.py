@@ -184,7 +184,8 @@ def _finding(case: Case, bad: pl.DataFrame) -> Finding:
         },
         alternatives=(
             (
-                "The sender itself makes them wrong: less likely for a fixed difference that is a known "
+                "The sender itself makes them wrong: less likely for a fixed difference that is a "
+                "known "
                 "rewrite."
             ),
             "The last hop shown by the MAC address only passes them on: capture before it.",

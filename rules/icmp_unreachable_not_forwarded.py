@@ -4,12 +4,11 @@ Symptom
     Realservers keep sending to clients that are gone, or keep their packet size although a router
     told them to shrink; routers keep sending errors to the VIP, one for each packet they drop.
 
-Mechanism
-    An error about a realserver's packet is addressed to the VIP, hence to the director. ip_vs looks
-    at types 3, 4 and 11 (and all ICMPv6 errors), finds the connection by the quoted packet and hands
-    the error on: unchanged to the realserver's MAC (DR), in a tunnel (TUN), or with the outer
-    destination and the quoted source translated (NAT). It sits in LOCAL_IN behind the filter table,
-    so that an INPUT rule removes the error before ip_vs sees it; an OUTPUT rule removes it after.
+Mechanism An error about a realserver's packet is addressed to the VIP, hence to the director. ip_vs
+looks at types 3, 4 and 11 (and all ICMPv6 errors), finds the connection by the quoted packet and
+hands the error on: unchanged to the realserver's MAC (DR), in a tunnel (TUN), or with the outer
+destination and the quoted source translated (NAT). It sits in LOCAL_IN behind the filter table, so
+that an INPUT rule removes the error before ip_vs sees it; an OUTPUT rule removes it after.
 
 Evidence
     The error arriving at the director, and nothing like it leaving, in a capture that shows other
@@ -75,7 +74,8 @@ CAUSES = {
     "swallowed": (
         "swallowed-by-director",
         (
-            "the errors came in and nothing went out: a firewall rule of the director (INPUT, OUTPUT or "
+            "the errors came in and nothing went out: a firewall rule of the director (INPUT, "
+            "OUTPUT or "
             "mangle) drops ICMP before or after ip_vs"
         ),
     ),
@@ -86,7 +86,8 @@ CAUSES = {
     "wrong-translation": (
         "wrong-translation",
         (
-            "the errors went out with addresses, ports or a checksum in which the realserver does not "
+            "the errors went out with addresses, ports or a checksum in which the realserver does "
+            "not "
             "recognise its connection"
         ),
     ),
@@ -179,7 +180,8 @@ def _finding(case: Case, errors: pl.DataFrame, examined: pl.DataFrame) -> Findin
                 "likely, since data packets of the same connections were forwarded."
             ),
             (
-                "The capture lost the outgoing copies: less likely, since other packets were seen to "
+                "The capture lost the outgoing copies: less likely, since other packets were seen "
+                "to "
                 "leave at that time."
             ),
         ),
@@ -187,7 +189,8 @@ def _finding(case: Case, errors: pl.DataFrame, examined: pl.DataFrame) -> Findin
         verify=(
             (
                 "On the director: the packet counter of the new ACCEPT rules grows "
-                "(`iptables -vnL INPUT`), and `tcpdump -ni IFACE icmp` shows each error twice, coming "
+                "(`iptables -vnL INPUT`), and `tcpdump -ni IFACE icmp` shows each error twice, "
+                "coming "
                 "in and going out."
             ),
         ),

@@ -5,12 +5,11 @@ Symptom
     Sockets of the sender pile up with unacknowledged data (FIN_WAIT1 at realservers). Only clients
     behind some links are hit: tunnels, DSL, VPNs.
 
-Mechanism
-    A sender sets "don't fragment" and learns the path MTU from the ICMP message of the hop that
-    could not pass the packet on (3/4, or ICMPv6 type 2). In an LVS cluster that message is addressed
-    to the VIP, hence to the director, which must hand it to the realserver that owns the connection.
-    Where it is filtered, swallowed, broken or ignored, the sender repeats the same large packet
-    with doubling intervals (0.2, 0.4, 0.8 ... s) until it gives up after about 15 minutes.
+Mechanism A sender sets "don't fragment" and learns the path MTU from the ICMP message of the hop
+that could not pass the packet on (3/4, or ICMPv6 type 2). In an LVS cluster that message is
+addressed to the VIP, hence to the director, which must hand it to the realserver that owns the
+connection. Where it is filtered, swallowed, broken or ignored, the sender repeats the same large
+packet with doubling intervals (0.2, 0.4, 0.8 ... s) until it gives up after about 15 minutes.
 
 Evidence
     The same sequence number sent at least three times, after at least two timeouts, with one large
@@ -79,20 +78,25 @@ MIN_CONNECTIONS_WITHOUT_ICMP = 2
 be a peer that went away."""
 
 CAUSES = {
-    "icmp-corrupt": "the message that names the smaller MTU arrived with a broken ICMP checksum, so "
+    "icmp-corrupt": "the message that names the smaller MTU arrived with a broken ICMP checksum, "
+    "so "
     "every host on the way ignores it",
-    "icmp-unusable": "the message that should name the smaller MTU names none that the sender can use",
+    "icmp-unusable": "the message that should name the smaller MTU names none that the sender can "
+    "use",
     "icmp-not-forwarded": "the message that names the smaller MTU reached the director, and the "
     "director did not hand it to the realserver",
-    "icmp-ignored-by-sender": "the message that names the smaller MTU reached the sender, which went "
+    "icmp-ignored-by-sender": "the message that names the smaller MTU reached the sender, which "
+    "went "
     "on with the same size: a firewall on that host, or its TCP, discards the message",
     "icmp-filtered-upstream": "the message that names the smaller MTU was sent, but did not come "
     "through to the sender's side",
-    "tunnel-overhead": "the packets no longer fit once the director has put its tunnel header around "
+    "tunnel-overhead": "the packets no longer fit once the director has put its tunnel header "
+    "around "
     "them, and the client is not told",
     "no-icmp-generated": "no message about these packets was seen, although it would have been: it "
     "was filtered before these captures, or the hop that drops the packets sends none",
-    "icmp-not-captured": "whether anybody told the sender is not known: these captures hold no ICMP",
+    "icmp-not-captured": "whether anybody told the sender is not known: these captures hold no "
+    "ICMP",
 }
 
 
@@ -345,16 +349,21 @@ def _alternatives(code: str) -> tuple[str, ...]:
     if code in ("no-icmp-generated", "icmp-not-captured", "tunnel-overhead"):
         return (
             (
-                "The peer went away in the middle: less likely, since it was heard of after the stall "
+                "The peer went away in the middle: less likely, since it was heard of after the "
+                "stall "
                 "began, or other packets of the path came through."
             ),
             (
-                "A device that drops large packets for another reason (a faulty link, a policer): the "
+                "A device that drops large packets for another reason (a faulty link, a policer): "
+                "the "
                 "sizes cannot tell; a capture behind the suspected hop can."
             ),
         )
     return (
-        "Ordinary loss: less likely, since every repetition was lost and none of this size arrived.",
+        (
+            "Ordinary loss: less likely, since every repetition was lost and none of this size "
+            "arrived."
+        ),
     )
 
 
@@ -389,7 +398,11 @@ def _verify(service: str | None, direction: str, next_hop_mtu: int | None) -> tu
             "On the realserver, while a hit client downloads something large: "
             "`ss -tnoi state established` shows no growing retransmission count."
         ),
-        f"On the realserver: `ping -M do -s {size} CLIENT` answers and a larger one reports the MTU.",
+        (
+            f"On the realserver: `ping -M do -s {size} CLIENT` answers and a larger one reports "
+            "the "
+            "MTU."
+        ),
     ]
     if direction == "to-realserver":
         lines = [f"From a hit client, an upload of 100 kB to {service} completes."]

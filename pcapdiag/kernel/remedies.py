@@ -78,7 +78,8 @@ def stop_redirects(host: str) -> Remedy:
         ),
         persist=(
             (
-                f"printf 'net.ipv4.conf.all.send_redirects = 0\\nnet.ipv4.conf.default.send_redirects = 0"
+                "printf 'net.ipv4.conf.all.send_redirects = "
+                "0\\nnet.ipv4.conf.default.send_redirects = 0"
                 f"\\nnet.ipv4.conf.IFACE.send_redirects = 0\\n' >> {SAVE_SYSCTL}"
             ),
         ),
@@ -100,7 +101,8 @@ def forget_redirects(host: str) -> Remedy:
         ),
         persist=(
             (
-                f"printf 'net.ipv4.conf.all.accept_redirects = 0\\nnet.ipv4.conf.IFACE.accept_redirects "
+                "printf 'net.ipv4.conf.all.accept_redirects = "
+                "0\\nnet.ipv4.conf.IFACE.accept_redirects "
                 f"= 0\\n' >> {SAVE_SYSCTL}"
             ),
         ),
