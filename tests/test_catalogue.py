@@ -23,7 +23,8 @@ INTRODUCTION = """\
 One fault a file; the id is the file name with dashes. Each rule ends in one of three ways: a
 *finding* with frames that prove it, *clean* with what was looked at, or *not examined* with the
 reason and the capture that would answer. `pcapdiag explain ID` prints an entry, `pcapdiag rules`
-lists them. This page is made from the docstrings: `pytest tests/test_catalogue.py --update-goldens`.
+lists them. This page is made from the docstrings by `pytest tests/test_catalogue.py
+--update-goldens`.
 
 A rule of your own is a Python file in a folder given with `--rules-dir`, or a module that an
 installed package offers under the entry point group `pcapdiag.rules`: one docstring with the
