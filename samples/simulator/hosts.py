@@ -1,0 +1,391 @@
+"""A host after Linux: neighbours, routing, forwarding, ICMP errors and redirects."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from . import wire
+from .capture import IPV4, IPV6
+from .clock import MICROSECOND, MILLISECOND, SECOND, Clock, draw
+from .links import BROADCAST, Interface, Segment
+from .tcp import Stack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ARP: Final = 0x0806
+
+UNREACHABLE_BURST: Final = 6  # icmpv4_xrlim_allow: six at once, then one a second
+REDIRECTS: Final = 9  # ip_rt_redirect_number
+REDIRECT_LOAD_NS: Final = 20 * MILLISECOND  # ip_rt_redirect_load
+REDIRECT_SILENCE_NS: Final = 20_480 * MILLISECOND  # ip_rt_redirect_silence
+NEIGHBOUR_TRIES: Final = 3
+NEIGHBOUR_REACHABLE_NS: Final = 30 * SECOND
+
+FRAG_NEEDED: Final = (3, 4)
+TOO_BIG: Final = (2, 0)
+PORT_UNREACHABLE: Final = (3, 3)
+HOST_UNREACHABLE: Final = (3, 1)
+TIME_EXCEEDED: Final = (11, 0)
+REDIRECT_HOST: Final = (5, 1)
+_V6: Final = {HOST_UNREACHABLE: (1, 3), PORT_UNREACHABLE: (1, 4), TIME_EXCEEDED: (3, 0)}
+
+Rule = "Callable[[wire.Header, Interface], Verdict | None]"
+Verdict = str | tuple[int, int]
+"""Of a firewall rule: "drop", or the type and code of an ICMP error to reject with."""
+
+
+@dataclass
+class Route:
+    """A route; without a gateway the destination is on-link, without an interface unreachable."""
+
+    network: ipaddress.IPv4Network | ipaddress.IPv6Network
+    gateway: str | None
+    interface: Interface | None
+
+
+@dataclass
+class Host:
+    """A host with its interfaces, routes and faults.
+
+    `loopback` holds addresses that it owns but does not answer ARP for (arp_ignore=1);
+    `input_rules` is its filter INPUT chain, `rewrite` what its NAT does to packets it forwards.
+    """
+
+    name: str
+    role: str
+    clock: Clock
+    forwarding: bool = False
+    loopback: set[str] = field(default_factory=set)
+    send_redirects: bool = True
+    accept_redirects: bool = True
+    interfaces: dict[str, Interface] = field(default_factory=dict)
+    routes: list[Route] = field(default_factory=list)
+    input_rules: list[Callable[[wire.Header, Interface], Verdict | None]] = field(
+        default_factory=list
+    )
+    rewrite: list[Callable[[bytes, wire.Header, Interface], bytes]] = field(default_factory=list)
+    udp_ports: dict[int, Callable[[wire.Header], None]] = field(default_factory=dict)
+    on_icmp: list[Callable[[wire.Header], None]] = field(default_factory=list)
+    path_mtu: dict[str, int] = field(default_factory=dict)
+    redirected: dict[str, str] = field(default_factory=dict)
+    clock_error_ns: int = 0
+
+    def __post_init__(self) -> None:
+        """Set up what is not configuration."""
+        self.tcp = Stack(self)
+        self._neighbours: dict[str, tuple[str, int]] = {}
+        self._waiting: dict[str, list[bytes]] = {}
+        self._busy_until = 0
+        self._ident = draw(1, 0xFFFF, self.name, "icmp id")
+        self._errors_sent: dict[str, tuple[float, int]] = {}
+        self._redirects_sent: dict[str, tuple[int, int]] = {}
+
+    # --- configuration
+
+    def attach(
+        self, name: str, mac: str, addresses: list[str], segment: Segment, mtu: int = 1500
+    ) -> Interface:
+        """Give the host an interface; its addresses' networks become on-link."""
+        interface = Interface(self, name, mac, addresses, mtu, segment)
+        self.interfaces[name] = interface
+        segment.interfaces.append(interface)
+        self.routes += [Route(network, None, interface) for network in interface.networks()]
+        return interface
+
+    def add_route(self, network: str, gateway: str | None, interface: str | None = None) -> None:
+        """Add a route; a later one wins over an equal earlier one."""
+        target = self.interfaces[interface] if interface else None
+        if gateway and target is None:
+            target = self.route(gateway)[0]
+        self.routes.insert(0, Route(ipaddress.ip_network(network), gateway, target))
+
+    def is_local(self, address: str) -> bool:
+        """Whether the address is one of the host's."""
+        return address in self.loopback or any(
+            address in interface.own(6 if ":" in address else 4)
+            for interface in self.interfaces.values()
+        )
+
+    def route(self, dst: str) -> tuple[Interface | None, str]:
+        """Return the interface and next hop for a destination; no interface: unreachable."""
+        wanted = self.redirected.get(dst)
+        address = ipaddress.ip_address(wanted or dst)
+        matches = [route for route in self.routes if address in route.network]
+        if not matches:
+            return None, dst
+        best = max(matches, key=lambda route: route.network.prefixlen)
+        return best.interface, wanted or best.gateway or dst
+
+    def mtu_to(self, dst: str) -> int:
+        """Return the path MTU as far as the host knows it."""
+        interface, _ = self.route(dst)
+        return min(self.path_mtu.get(dst, 65535), interface.mtu if interface else 1500)
+
+    def source_for(self, dst: str) -> str:
+        """Return the primary address of the interface toward `dst`."""
+        interface, _ = self.route(dst)
+        if interface is None:
+            interface = next(iter(self.interfaces.values()))
+        return interface.own(6 if ":" in dst else 4)[0]
+
+    # --- receiving
+
+    def receive(self, interface: Interface, frame: bytes) -> None:
+        """Take a frame from the wire; it is worked on some microseconds later."""
+        target = frame[:6].hex(":")
+        if target != interface.mac and not frame[0] & 1:
+            return
+        ethertype = int.from_bytes(frame[12:14], "big")
+        payload = frame[14:]
+        if ethertype == ARP:
+            self._work(lambda: self._arp_in(interface, payload))
+        elif ethertype in {IPV4, IPV6}:
+            payload = payload[: wire.read(payload).length]
+            self._work(lambda: self._ip_in(interface, payload))
+
+    def _work(self, action: Callable[[], None]) -> None:
+        delay = draw(12, 38, self.name, self.clock.now) * MICROSECOND
+        self._busy_until = max(self.clock.now + delay, self._busy_until + MICROSECOND)
+        self.clock.at(self._busy_until, action)
+
+    def _ip_in(self, interface: Interface, data: bytes) -> None:
+        header = wire.read(data)
+        if header.proto == wire.ICMPV6_PROTO and header.icmp_type in {135, 136}:
+            self._nd_in(interface, data, header)
+        elif self.is_local(header.dst):
+            for rule in self.input_rules:
+                verdict = rule(header, interface)
+                if verdict == "drop":
+                    return
+                if isinstance(verdict, tuple):
+                    self.error(verdict, data)
+                    return
+            self.local_in(interface, data, header)
+        elif self.forwarding and not ipaddress.ip_address(header.dst).is_multicast:
+            self.forward(interface, data, header)
+
+    def local_in(self, interface: Interface, data: bytes, header: wire.Header) -> None:
+        """Deliver a packet to this host's own protocols."""
+        if header.proto == wire.TCP_PROTO:
+            self.tcp.receive(header)
+        elif header.proto == wire.UDP_PROTO:
+            handler = self.udp_ports.get(header.dport)
+            if handler is None:
+                self.error(PORT_UNREACHABLE, data)
+            else:
+                handler(header)
+        elif header.proto == wire.IPIP_PROTO:
+            inner = header_payload(data, header)
+            if self.is_local(wire.read(inner).dst):
+                self.local_in(interface, inner, wire.read(inner))
+        elif header.proto in {wire.ICMP_PROTO, wire.ICMPV6_PROTO}:
+            self._icmp_in(data, header)
+
+    def _icmp_in(self, data: bytes, header: wire.Header) -> None:
+        body = header_payload(data, header)
+        pseudo = b"" if header.version == 4 else _pseudo_v6(data, header)
+        if wire.checksum(pseudo + body):
+            return  # icmp_rcv: IcmpInCsumErrors
+        if header.icmp_type in {8, 128}:
+            number = divmod(header.icmp_word, 65536)
+            self._ident += 1
+            ident = self._ident & 0xFFFF
+            self.send(
+                wire.echo(
+                    header.dst,
+                    header.src,
+                    reply=True,
+                    number=number,
+                    payload=header.quote,
+                    ident=ident,
+                )
+            )
+        elif header.is_error and len(header.quote) >= 28:
+            for listener in self.on_icmp:
+                listener(header)
+            quoted = wire.read(header.quote)
+            if header.icmp_type == 5 and header.version == 4:
+                self._redirected(header, quoted)
+            elif quoted.proto == wire.TCP_PROTO:
+                self.tcp.icmp(header, quoted)
+
+    def _redirected(self, header: wire.Header, quoted: wire.Header) -> None:
+        """Obey a redirect as __ip_do_redirect: from the present gateway, for an own socket."""
+        _, gateway = self.route(quoted.dst)
+        if self.accept_redirects and gateway == header.src and self.tcp.owns(quoted):
+            self.redirected[quoted.dst] = str(ipaddress.IPv4Address(header.icmp_word))
+
+    # --- forwarding
+
+    def forward(self, interface: Interface, data: bytes, header: wire.Header) -> None:
+        """Forward a packet in the order of ip_forward."""
+        out, next_hop = self.route(header.dst)
+        if out is None:
+            self.error(HOST_UNREACHABLE, data)
+        elif header.ttl <= 1:
+            self.error(TIME_EXCEEDED, data)
+        elif header.length > out.mtu and header.df:
+            self.error(FRAG_NEEDED if header.version == 4 else TOO_BIG, data, word=out.mtu)
+        else:
+            data = wire.lower_ttl(data)
+            if out is interface and header.version == 4:
+                self._redirect(interface, data, header, next_hop)
+            for rewrite in self.rewrite:
+                data = rewrite(data, wire.read(data), interface)
+            self.output(data)
+
+    def _redirect(
+        self, interface: Interface, data: bytes, header: wire.Header, next_hop: str
+    ) -> None:
+        """Send a redirect with the backoff of ip_rt_send_redirect."""
+        source = ipaddress.ip_address(header.src)
+        on_link = any(source in network for network in interface.networks())
+        if not (self.send_redirects and on_link):
+            return
+        now = self.clock.now
+        count, last = self._redirects_sent.get(header.src, (0, 0))
+        if now > last + REDIRECT_SILENCE_NS:
+            count = 0
+        if count >= REDIRECTS:
+            self._redirects_sent[header.src] = (count, now)
+        elif count == 0 or now > last + (REDIRECT_LOAD_NS << count):
+            self._redirects_sent[header.src] = (count + 1, now)
+            self.error(REDIRECT_HOST, data, word=int(ipaddress.IPv4Address(next_hop)))
+
+    # --- sending
+
+    def error(
+        self,
+        kind: tuple[int, int],
+        offending: bytes,
+        *,
+        word: int = 0,
+        src: str | None = None,
+    ) -> None:
+        """Send an ICMP error about a packet: __icmp_send's source, quote and rate limit."""
+        header = wire.read(offending)
+        if header.is_error:
+            return
+        if header.version == 6:
+            kind = _V6.get(kind, kind)
+        limited = kind not in {FRAG_NEEDED, TOO_BIG} and kind[0] != 5
+        if limited and not self._may_send_error(header.src):
+            return
+        if src is None:
+            src = header.dst if self.is_local(header.dst) else self.source_for(header.src)
+        self._ident += draw(1, 5, self.name, self._ident)
+        message = wire.icmp_error(
+            src, header.src, kind, offending, word=word, ident=self._ident & 0xFFFF
+        )
+        self.send(message)
+
+    def _may_send_error(self, dst: str) -> bool:
+        tokens, last = self._errors_sent.get(dst, (float(UNREACHABLE_BURST), self.clock.now))
+        tokens = min(UNREACHABLE_BURST, tokens + (self.clock.now - last) / SECOND)
+        allowed = tokens >= 1
+        self._errors_sent[dst] = (tokens - allowed, self.clock.now)
+        return allowed
+
+    def send(self, data: bytes) -> None:
+        """Send a packet that this host made."""
+        self.output(data)
+
+    def output(self, data: bytes) -> None:
+        """Route a packet and hand it to its next hop, asking for the MAC first if need be."""
+        interface, next_hop = self.route(wire.read(data).dst)
+        if interface is not None:
+            self.transmit(interface, next_hop, data)
+
+    def transmit(self, interface: Interface, next_hop: str, data: bytes) -> None:
+        """Send a packet to a neighbour."""
+        known = self._neighbours.get(next_hop)
+        if known is None:
+            waiting = self._waiting.setdefault(next_hop, [])
+            waiting.append(data)
+            if len(waiting) == 1:
+                self._ask(interface, next_hop, 1)
+            return
+        mac, confirmed = known
+        if self.clock.now - confirmed > NEIGHBOUR_REACHABLE_NS:
+            self._neighbours[next_hop] = (mac, self.clock.now)
+            self.clock.after(5 * SECOND, lambda: self._solicit(interface, next_hop, mac))
+        interface.send(mac, IPV6 if ":" in next_hop else IPV4, data)
+
+    # --- neighbours
+
+    def _ask(self, interface: Interface, address: str, attempt: int) -> None:
+        """Ask for a neighbour's MAC, again each second, and give up after three times."""
+        if address in self._neighbours:
+            return
+        if attempt > NEIGHBOUR_TRIES:
+            for data in self._waiting.pop(address, []):
+                self.error(HOST_UNREACHABLE, data, src=self.source_for(wire.read(data).src))
+            return
+        self._solicit(interface, address, None)
+        self.clock.after(SECOND, lambda: self._ask(interface, address, attempt + 1))
+
+    def _solicit(self, interface: Interface, address: str, mac: str | None) -> None:
+        """Send an ARP request or a neighbour solicitation, unicast where the MAC is known."""
+        if ":" in address:
+            src = interface.own(6)[0]
+            low = ipaddress.IPv6Address(address).packed[-3:]
+            group = str(
+                ipaddress.IPv6Address(ipaddress.IPv6Address("ff02::1:ff00:0").packed[:13] + low)
+            )
+            message = wire.neighbour_solicitation(
+                interface.mac, src, address, address if mac else group
+            )
+            interface.send(mac or f"33:33:ff:{low.hex(':')}", IPV6, message)
+            return
+        src = self._arp_source(interface, address)
+        unknown = "00:00:00:00:00:00"
+        message = wire.arp(1, interface.mac, src, mac or unknown, address)
+        interface.send(mac or BROADCAST, ARP, message)
+
+    def _arp_source(self, interface: Interface, address: str) -> str:
+        """Return the interface's address in the target's network (arp_announce=2)."""
+        for text in interface.addresses:
+            parsed = ipaddress.ip_interface(text)
+            if ipaddress.ip_address(address) in parsed.network:
+                return str(parsed.ip)
+        return interface.own(4)[0]
+
+    def _arp_in(self, interface: Interface, message: bytes) -> None:
+        op = int.from_bytes(message[6:8], "big")
+        sender_mac = message[8:14].hex(":")
+        sender = str(ipaddress.IPv4Address(message[14:18]))
+        target = str(ipaddress.IPv4Address(message[24:28]))
+        if op == 1 and target in interface.own(4):
+            reply = wire.arp(2, interface.mac, target, sender_mac, sender)
+            interface.send(sender_mac, ARP, reply)
+            self._learn(interface, sender, sender_mac)
+        elif op == 2:
+            self._learn(interface, sender, sender_mac)
+
+    def _nd_in(self, interface: Interface, data: bytes, header: wire.Header) -> None:
+        target = str(ipaddress.IPv6Address(data[48:64]))
+        option_mac = data[66:72].hex(":")
+        if header.icmp_type == 135 and target in interface.own(6):
+            reply = wire.neighbour_advertisement(interface.mac, target, header.src)
+            interface.send(option_mac, IPV6, reply)
+            self._learn(interface, header.src, option_mac)
+        elif header.icmp_type == 136:
+            self._learn(interface, target, option_mac)
+
+    def _learn(self, interface: Interface, address: str, mac: str) -> None:
+        self._neighbours[address] = (mac, self.clock.now)
+        for data in self._waiting.pop(address, []):
+            interface.send(mac, IPV6 if ":" in address else IPV4, data)
+
+
+def header_payload(data: bytes, header: wire.Header) -> bytes:
+    """Return what follows the IP header."""
+    return data[header.header_len : header.length]
+
+
+def _pseudo_v6(data: bytes, header: wire.Header) -> bytes:
+    length = header.length - header.header_len
+    return data[8:40] + length.to_bytes(4, "big") + bytes([0, 0, 0, header.proto])

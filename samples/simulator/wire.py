@@ -1,0 +1,329 @@
+"""The bytes of packets: built with scapy, read and rewritten as a kernel does it."""
+
+from __future__ import annotations
+
+import ipaddress
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import (
+    ICMPv6EchoReply,
+    ICMPv6EchoRequest,
+    ICMPv6ND_NA,
+    ICMPv6ND_NS,
+    ICMPv6NDOptDstLLAddr,
+    ICMPv6NDOptSrcLLAddr,
+    ICMPv6Unknown,
+    IPv6,
+)
+from scapy.layers.l2 import ARP, Ether
+from scapy.layers.vrrp import VRRP
+from scapy.packet import Raw
+
+ICMP_PROTO: Final = 1
+IPIP_PROTO: Final = 4
+TCP_PROTO: Final = 6
+UDP_PROTO: Final = 17
+ICMPV6_PROTO: Final = 58
+
+FIN: Final = 0x01
+SYN: Final = 0x02
+RST: Final = 0x04
+PSH: Final = 0x08
+ACK: Final = 0x10
+
+QUOTE_V4: Final = 548  # Linux: 576 in all, less 20 of IP and 8 of ICMP
+QUOTE_V6: Final = 1232  # RFC 4443 2.4(c): 1280 in all, less 40 and 8
+NETWORK_CONTROL: Final = 0xC0  # TOS of Linux's ICMP errors (RFC 1812 4.3.2.5)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What forwarding and sockets look at; ports and TCP fields are 0 where there are none."""
+
+    version: int
+    src: str
+    dst: str
+    proto: int
+    ttl: int
+    df: bool
+    length: int
+    header_len: int
+    ident: int
+    sport: int = 0
+    dport: int = 0
+    seq: int = 0
+    ack: int = 0
+    flags: int = 0
+    window: int = 0
+    payload: bytes = b""
+    options: bytes = b""
+    icmp_type: int = -1
+    icmp_code: int = -1
+    icmp_word: int = 0
+    quote: bytes = b""
+
+    @property
+    def is_error(self) -> bool:
+        """Whether this is an ICMP error, about which no other error may be sent."""
+        if self.proto == ICMP_PROTO:
+            return self.icmp_type in {3, 4, 5, 11, 12}
+        return self.proto == ICMPV6_PROTO and 0 <= self.icmp_type < 128
+
+
+@lru_cache(maxsize=4096)
+def read(data: bytes) -> Header:
+    """Return the header fields of an IP packet; a quote may end early."""
+    fields: dict[str, Any]
+    if data[0] >> 4 == 4:
+        header_len = (data[0] & 15) * 4
+        length, ident, fragment = struct.unpack_from("!HHH", data, 2)
+        fields = {
+            "version": 4,
+            "src": str(ipaddress.IPv4Address(data[12:16])),
+            "dst": str(ipaddress.IPv4Address(data[16:20])),
+            "proto": data[9],
+            "ttl": data[8],
+            "df": bool(fragment & 0x4000),
+            "length": length,
+            "header_len": header_len,
+            "ident": ident,
+        }
+    else:
+        header_len = 40
+        fields = {
+            "version": 6,
+            "src": str(ipaddress.IPv6Address(data[8:24])),
+            "dst": str(ipaddress.IPv6Address(data[24:40])),
+            "proto": data[6],
+            "ttl": data[7],
+            "df": True,
+            "length": 40 + int(struct.unpack_from("!H", data, 4)[0]),
+            "header_len": header_len,
+            "ident": 0,
+        }
+    body = data[header_len : fields["length"]]
+    if fields["proto"] == TCP_PROTO and len(body) >= 8:
+        fields["sport"], fields["dport"], fields["seq"] = struct.unpack_from("!HHI", body)
+        if len(body) >= 20:
+            ack, offset, flags, window = struct.unpack_from("!IBBH", body, 8)
+            start = (offset >> 4) * 4
+            fields |= {"ack": ack, "flags": flags, "window": window}
+            fields |= {"options": body[20:start], "payload": body[start:]}
+    elif fields["proto"] == UDP_PROTO and len(body) >= 8:
+        fields["sport"], fields["dport"] = struct.unpack_from("!HH", body)
+        fields["payload"] = body[8:]
+    elif fields["proto"] in {ICMP_PROTO, ICMPV6_PROTO} and len(body) >= 8:
+        fields["icmp_type"], fields["icmp_code"] = body[0], body[1]
+        fields["icmp_word"] = struct.unpack_from("!I", body, 4)[0]
+        fields["quote"] = body[8:]
+    return Header(**fields)
+
+
+def _network(src: str, dst: str, ttl: int, ident: int, tos: int, *, df: bool) -> Any:
+    if ":" in src:
+        return IPv6(src=src, dst=dst, hlim=ttl, tc=tos)
+    return IP(src=src, dst=dst, ttl=ttl, id=ident, tos=tos, flags="DF" if df else 0)
+
+
+def tcp(
+    src: tuple[str, int],
+    dst: tuple[str, int],
+    *,
+    seq: int,
+    ack: int,
+    flags: int,
+    window: int,
+    ident: int,
+    options: list[tuple[str, Any]] | None = None,
+    payload: bytes = b"",
+    ttl: int = 64,
+) -> bytes:
+    """Return a TCP segment with DF set, as Linux sends it."""
+    segment = TCP(
+        sport=src[1],
+        dport=dst[1],
+        seq=seq & 0xFFFFFFFF,
+        ack=ack & 0xFFFFFFFF,
+        flags=flags,
+        window=window,
+        options=options or [],
+    )
+    packet = _network(src[0], dst[0], ttl, ident, 0, df=True) / segment
+    return bytes(packet / Raw(payload) if payload else packet)
+
+
+def udp(
+    src: tuple[str, int],
+    dst: tuple[str, int],
+    payload: bytes,
+    *,
+    ident: int = 0,
+    df: bool = True,
+    ttl: int = 64,
+) -> bytes:
+    """Return a UDP datagram."""
+    network = _network(src[0], dst[0], ttl, ident, 0, df=df)
+    return bytes(network / UDP(sport=src[1], dport=dst[1]) / Raw(payload))
+
+
+def echo(
+    src: str, dst: str, *, reply: bool, number: tuple[int, int], payload: bytes, ident: int
+) -> bytes:
+    """Return an ICMP(v6) echo request or reply; `number` is identifier and sequence."""
+    if ":" in src:
+        kind = ICMPv6EchoReply if reply else ICMPv6EchoRequest
+        return bytes(
+            IPv6(src=src, dst=dst, hlim=64) / kind(id=number[0], seq=number[1], data=payload)
+        )
+    network = _network(src, dst, 64, ident, 0, df=not reply)
+    message = ICMP(type=0 if reply else 8, id=number[0], seq=number[1])
+    return bytes(network / message / Raw(payload))
+
+
+def icmp_error(
+    src: str,
+    dst: str,
+    kind: tuple[int, int],
+    offending: bytes,
+    *,
+    word: int = 0,
+    ident: int = 0,
+    ttl: int = 64,
+    quote_len: int | None = None,
+) -> bytes:
+    """Return an ICMP(v6) error of (type, code) that quotes `offending` as Linux does.
+
+    `word` is the second 32-bit word: next-hop MTU, gateway or pointer.
+    """
+    if ":" in src:
+        quote = offending[: quote_len or QUOTE_V6]
+        body = ICMPv6Unknown(type=kind[0], code=kind[1], msgbody=struct.pack("!I", word) + quote)
+        return bytes(IPv6(src=src, dst=dst, hlim=ttl) / body)
+    quote = offending[: quote_len or QUOTE_V4]
+    message = bytearray(struct.pack("!BBHI", *kind, 0, word) + quote)
+    struct.pack_into("!H", message, 2, checksum(message))
+    network = _network(src, dst, ttl, ident, NETWORK_CONTROL, df=False)
+    network.proto = ICMP_PROTO
+    return bytes(network / Raw(bytes(message)))
+
+
+def ipip(src: str, dst: str, inner: bytes, *, ident: int, df: bool) -> bytes:
+    """Return `inner` behind an IPv4 header with the inner packet's TTL (ip_vs_tunnel_xmit)."""
+    outer = _network(src, dst, read(inner).ttl, ident, inner[1], df=df)
+    outer.proto = IPIP_PROTO
+    return bytes(outer / Raw(inner))
+
+
+def vrrp(src: str, vip: str, router_id: int, priority: int, ident: int) -> bytes:
+    """Return a VRRP version 2 advertisement (RFC 3768), as keepalived sends it."""
+    advertisement = VRRP(vrid=router_id, priority=priority, addrlist=[vip], adv=1)
+    network = IP(src=src, dst="224.0.0.18", ttl=255, proto=112, id=ident, tos=NETWORK_CONTROL)
+    return bytes(network / advertisement)
+
+
+def arp(op: int, mac: str, address: str, target_mac: str, target: str) -> bytes:
+    """Return an ARP message without its Ethernet header; op 1 asks, 2 answers."""
+    return bytes(ARP(op=op, hwsrc=mac, psrc=address, hwdst=target_mac, pdst=target))
+
+
+def neighbour_solicitation(mac: str, src: str, target: str, dst: str) -> bytes:
+    """Return an ICMPv6 neighbour solicitation (RFC 4861 4.3)."""
+    return bytes(
+        IPv6(src=src, dst=dst, hlim=255)
+        / ICMPv6ND_NS(tgt=target)
+        / ICMPv6NDOptSrcLLAddr(lladdr=mac)
+    )
+
+
+def neighbour_advertisement(mac: str, target: str, dst: str) -> bytes:
+    """Return an ICMPv6 neighbour advertisement (RFC 4861 4.4), solicited."""
+    return bytes(
+        IPv6(src=target, dst=dst, hlim=255)
+        / ICMPv6ND_NA(tgt=target, R=0, S=1, O=1)
+        / ICMPv6NDOptDstLLAddr(lladdr=mac)
+    )
+
+
+def ethernet(src: str, dst: str, ethertype: int, payload: bytes) -> bytes:
+    """Return an Ethernet frame without padding or FCS."""
+    return bytes(Ether(src=src, dst=dst, type=ethertype)) + payload
+
+
+def checksum(data: bytes | bytearray) -> int:
+    """Return the Internet checksum (RFC 1071) over `data`."""
+    if len(data) % 2:
+        data = bytes(data) + b"\0"
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
+
+
+def lower_ttl(data: bytes) -> bytes:
+    """Return the packet one hop later."""
+    packet = bytearray(data)
+    if packet[0] >> 4 == 6:
+        packet[7] -= 1
+    else:
+        packet[8] -= 1
+        _mend_header(packet)
+    return bytes(packet)
+
+
+def _mend_header(packet: bytearray) -> None:
+    """Set the IPv4 header checksum."""
+    header_len = (packet[0] & 15) * 4
+    packet[10:12] = b"\0\0"
+    struct.pack_into("!H", packet, 10, checksum(packet[:header_len]))
+
+
+def translate(
+    data: bytes, *, src: tuple[str, int] | None = None, dst: tuple[str, int] | None = None
+) -> bytes:
+    """Return the IPv4 packet with another source or destination, all its checksums right."""
+    packet = bytearray(data)
+    header = read(data)
+    where = header.header_len
+    for place, (at, port_at) in ((src, (12, 0)), (dst, (16, 2))):
+        if place is not None:
+            packet[at : at + 4] = ipaddress.IPv4Address(place[0]).packed
+            if header.proto in {TCP_PROTO, UDP_PROTO}:
+                struct.pack_into("!H", packet, where + port_at, place[1])
+    _mend_header(packet)
+    if header.proto == TCP_PROTO:
+        struct.pack_into("!H", packet, where + 16, 0)
+        pseudo = bytes(packet[12:20]) + struct.pack("!HH", TCP_PROTO, len(packet) - where)
+        struct.pack_into("!H", packet, where + 16, checksum(pseudo + bytes(packet[where:])))
+    return bytes(packet)
+
+
+def translate_quote(
+    data: bytes,
+    *,
+    src: tuple[str, int] | None = None,
+    dst: tuple[str, int] | None = None,
+    mend_icmp: bool = True,
+) -> bytes:
+    """Return the IPv4 ICMP error with its quoted packet's endpoints changed (ip_vs_nat_icmp).
+
+    The quoted IP header's checksum is corrected, the quoted TCP checksum is not; the ICMP
+    checksum is made anew unless `mend_icmp` is off, which is the fault of a careless NAT box.
+    """
+    packet = bytearray(data)
+    icmp = read(data).header_len
+    quoted = bytearray(packet[icmp + 8 :])
+    ports = (quoted[0] & 15) * 4
+    for place, (at, port_at) in ((src, (12, 0)), (dst, (16, 2))):
+        if place is not None:
+            quoted[at : at + 4] = ipaddress.IPv4Address(place[0]).packed
+            struct.pack_into("!H", quoted, ports + port_at, place[1])
+    _mend_header(quoted)
+    packet[icmp + 8 :] = quoted
+    if mend_icmp:
+        struct.pack_into("!H", packet, icmp + 2, 0)
+        struct.pack_into("!H", packet, icmp + 2, checksum(packet[icmp:]))
+    return bytes(packet)
