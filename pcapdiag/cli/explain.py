@@ -116,7 +116,7 @@ def blocks(doc: str) -> Iterator[Block]:
     for line in doc.expandtabs().splitlines():
         heading = _HEADING.match(line) if line[:1].strip() else None
         if heading is None:
-            body.append(line)
+            body.append("" if _UNDERLINE.match(line) else line)
             continue
         yield from _pieces(body)
         yield Block("heading", heading[1])
@@ -130,7 +130,7 @@ def _pieces(body: list[str]) -> Iterator[Block]:
     for line in textwrap.dedent("\n".join(body)).splitlines():
         item = _ITEM.match(line)
         indent = len(line) - len(line.lstrip())
-        ends = not line.strip() or _UNDERLINE.match(line) or item
+        ends = not line.strip() or item
         if ends and pending is not None:
             yield pending
             pending = None
