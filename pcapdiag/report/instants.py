@@ -22,12 +22,18 @@ def iso(time_ns: int) -> str:
 
 
 def from_iso(text: str) -> int:
-    """Return the nanoseconds since 1970 of what `iso` wrote; ValueError for any other form."""
+    """Return the nanoseconds since 1970 of what `iso` wrote.
+
+    ValueError is raised for any other form and for times that no int64 holds.
+    """
     match = _ISO.fullmatch(text)
     if match is None:
         raise ValueError(f"{text!r} is no time such as 2024-05-01T12:00:00.000000000Z")
     elapsed = datetime.fromisoformat(match[1]).replace(tzinfo=UTC) - _EPOCH
-    return (elapsed.days * 86_400 + elapsed.seconds) * _SECOND_NS + int(match[2])
+    time_ns = (elapsed.days * 86_400 + elapsed.seconds) * _SECOND_NS + int(match[2])
+    if not -(1 << 63) <= time_ns < 1 << 63:
+        raise ValueError(f"{text!r} lies outside the years 1677 to 2262")
+    return time_ns
 
 
 def readable(time_ns: int) -> str:

@@ -32,6 +32,8 @@ from pcapdiag.result import SCHEMA, Result
 from pcapdiag.text import clean
 
 _ORIGIN: Final = "give a file that `pcapdiag analyze --json FILE` wrote"
+_MAX_INTEGER: Final = 1 << 64
+"""Beyond any counter, time or fact; such a number was not written by an analysis."""
 
 
 def dumps(result: Result) -> str:
@@ -162,13 +164,15 @@ def _fits(kind: Any, value: Any) -> bool:
         return isinstance(value, dict)
     if issubclass(origin, StrEnum):
         return value in tuple(origin)
-    if origin in {int, float} and isinstance(value, bool):  # a bool is an int to Python only
-        return False
-    return isinstance(value, _JSON_TYPE.get(origin, origin)) and value not in _INFINITE
+    if origin in {int, float}:  # a bool is an int to Python only
+        number = isinstance(value, _JSON_TYPE[origin]) and not isinstance(value, bool)
+        return number and (
+            -_MAX_INTEGER < value < _MAX_INTEGER if isinstance(value, int) else math.isfinite(value)
+        )
+    return isinstance(value, _JSON_TYPE.get(origin, origin))
 
 
-_JSON_TYPE: Final[dict[type, Any]] = {tuple: list, float: int | float}
-_INFINITE: Final = (math.inf, -math.inf)  # what json makes of 1e999
+_JSON_TYPE: Final[dict[type, Any]] = {tuple: list, int: int, float: int | float}
 _TIME: Final = "a UTC time such as 2024-05-01T12:00:00.000000000Z"
 _EXPECTED: Final = {
     str: "a text",

@@ -1,0 +1,184 @@
+"""The cluster as inferred: hosts in columns by role, traffic as numbered arrows.
+
+Numbers instead of labels on the arrows: labels would cover each other. The table beside the
+figure says what each number is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pcapdiag.report.plain import line
+
+if TYPE_CHECKING:
+    from pcapdiag.result import Cluster, Edge
+
+WIDTH: Final = 720
+MAX_NODES: Final = 8
+"""Hosts in one column; a larger cluster is shown as its table."""
+MAX_EDGES: Final = 24
+"""Arrows that can be followed by eye."""
+_BOX: Final = 128
+_BOX_HEIGHT: Final = 40
+_ROW: Final = 84
+_TOP: Final = 44
+_BADGE: Final = 20  # closest distance of two numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A host; (x, y) is its middle."""
+
+    name: str
+    address: str
+    x: int
+    y: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """An arrow as an SVG path, its head, and where its number stands."""
+
+    number: int
+    path: str
+    head: str
+    x: int
+    y: int
+    broken: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterFigure:
+    """Boxes and arrows."""
+
+    width: int
+    height: int
+    box_width: int
+    box_height: int
+    nodes: tuple[Node, ...]
+    lines: tuple[Line, ...]
+
+
+def lay_out(cluster: Cluster) -> ClusterFigure | None:
+    """Return the drawing of the cluster's edges, or None for none or more than can be drawn."""
+    edges = cluster.edges
+    if not edges or len(edges) > MAX_EDGES:
+        return None
+    columns = _columns(cluster)
+    if max(len(names) for names in columns) > MAX_NODES:
+        return None
+    hosts = {
+        host.name: host
+        for group in (cluster.directors, cluster.realservers, cluster.routers)
+        for host in group
+    }
+    tallest = max(len(names) for names in columns)
+    height = _TOP * 2 + tallest * _ROW
+    gap = (WIDTH - _BOX - 8) / max(1, len(columns) - 1)
+    places: dict[str, Node] = {}
+    for index, names in enumerate(columns):
+        x = WIDTH // 2 if len(columns) == 1 else round(_BOX / 2 + 4 + index * gap)
+        offset = (height - len(names) * _ROW) // 2
+        for row, name in enumerate(names):
+            addresses = hosts[name].addresses if name in hosts else ()
+            places[name] = Node(
+                name=line(name, 17),
+                address=line(addresses[0], 19) if addresses else "",
+                x=x,
+                y=offset + row * _ROW + _ROW // 2,
+            )
+    return ClusterFigure(
+        width=WIDTH,
+        height=height,
+        box_width=_BOX,
+        box_height=_BOX_HEIGHT,
+        nodes=tuple(places.values()),
+        lines=_lines(edges, places),
+    )
+
+
+def _columns(cluster: Cluster) -> list[list[str]]:
+    """Return the names in the edges: others, routers, directors, realservers; none empty."""
+    named = dict.fromkeys(name for edge in cluster.edges for name in (edge.from_, edge.to))
+    roles = [
+        {host.name for host in group}
+        for group in (cluster.routers, cluster.directors, cluster.realservers)
+    ]
+    columns: list[list[str]] = [[] for _ in range(4)]
+    for name in named:
+        place = next((index for index, names in enumerate(roles, 1) if name in names), 0)
+        columns[place].append(name)
+    return [names for names in columns if names]
+
+
+def _lines(edges: tuple[Edge, ...], places: dict[str, Node]) -> tuple[Line, ...]:
+    taken: list[tuple[float, float]] = []
+    between: dict[frozenset[str], int] = {}
+    lines = []
+    for number, edge in enumerate(edges, 1):
+        pair = frozenset((edge.from_, edge.to))
+        nth = between.get(pair, 0)
+        between[pair] = nth + 1
+        curve = _curve(places[edge.from_], places[edge.to], nth)
+        spots = [_point(curve, share / 100) for share in (50, 38, 62, 28, 72, 44, 56)]
+        spot = next(
+            (
+                at
+                for at in spots
+                if all(abs(at[0] - x) + abs(at[1] - y) >= _BADGE for x, y in taken)
+            ),
+            spots[0],
+        )
+        taken.append(spot)
+        (x1, y1), (x2, y2), (x3, y3), (x4, y4) = curve
+        lines.append(
+            Line(
+                number=number,
+                path=f"M{x1:.0f},{y1:.0f} C{x2:.0f},{y2:.0f} {x3:.0f},{y3:.0f} {x4:.0f},{y4:.0f}",
+                head=_head(curve),
+                x=round(spot[0]),
+                y=round(spot[1]),
+                broken=edge.broken,
+            )
+        )
+    return tuple(lines)
+
+
+Curve = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
+
+
+def _curve(start: Node, end: Node, nth: int) -> Curve:
+    """Return a cubic curve from side to side; the nth of one pair bends further away."""
+    half = _BOX / 2
+    if start.x == end.x:  # same column: out at the left and back
+        out = start.x - half - 46 - 16 * nth
+        return (start.x - half, start.y), (out, start.y), (out, end.y), (end.x - half - 2, end.y)
+    toward = 1 if end.x > start.x else -1
+    x1, x4 = start.x + toward * half, end.x - toward * (half + 2)
+    far = abs(end.x - start.x) > (WIDTH - _BOX) / 2  # passes other columns
+    bend = (26 if nth % 2 else -26) * ((nth + 1) // 2) + (toward * -70 if far else toward * -8)
+    y1, y4 = start.y + (6 * nth), end.y + (6 * nth)
+    reach = (x4 - x1) * 0.35
+    return (x1, y1), (x1 + reach, y1 + bend), (x4 - reach, y4 + bend), (x4, y4)
+
+
+def _point(curve: Curve, share: float) -> tuple[float, float]:
+    rest = 1 - share
+    weights = (rest**3, 3 * rest**2 * share, 3 * rest * share**2, share**3)
+    return (
+        sum(weight * point[0] for weight, point in zip(weights, curve, strict=True)),
+        sum(weight * point[1] for weight, point in zip(weights, curve, strict=True)),
+    )
+
+
+def _head(curve: Curve) -> str:
+    """Return the triangle at the end of a curve, along its last stretch."""
+    (x1, y1), (x2, y2) = _point(curve, 0.9), curve[3]
+    length = max(1.0, ((x2 - x1) ** 2 + (y2 - y1) ** 2) ** 0.5)
+    along, across = (x2 - x1) / length, (y2 - y1) / length
+    back = (x2 - 9 * along, y2 - 9 * across)
+    points = [(x2, y2)] + [
+        (back[0] + side * 4.5 * across, back[1] - side * 4.5 * along) for side in (-1, 1)
+    ]
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)

@@ -1,0 +1,155 @@
+"""The incident report: one HTML file that needs no network, no scripts and no capture.
+
+Every text of the result counts as captured, so as hostile. Three walls stand before the browser:
+each value is made printable and bounded where it is put out, Jinja2 escapes it, and the content
+security policy admits nothing but this package's own style and script, by their hashes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from pcapdiag.report import figure_cluster, instants, plain, story, wording
+from pcapdiag.report.finding_page import FindingPage, Limits, finding_pages
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pcapdiag.result import Finding, Result
+
+MAX_BYTES: Final = 2_000_000
+"""Of the whole file: what ticket systems and mail still take as an attachment."""
+
+LIMITS: Final = (
+    Limits(findings=100, evidence=60, flows=40, rows=200, few=20, text=2000, command=2000),
+    Limits(findings=60, evidence=25, flows=15, rows=60, few=8, text=800, command=1000),
+    Limits(findings=30, evidence=10, flows=5, rows=25, few=4, text=300, command=500),
+    Limits(findings=8, evidence=4, flows=2, rows=6, few=2, text=120, command=250),
+)
+"""From ordinary to hostile; the last keeps below MAX_BYTES whatever the result holds."""
+
+
+def render(result: Result) -> str:
+    """Return the report as HTML of at most MAX_BYTES in UTF-8; equal results give equal bytes."""
+    page = ""
+    for limits in LIMITS:
+        page = _render(result, limits)
+        if len(page.encode()) <= MAX_BYTES:
+            break
+    return page
+
+
+def _render(result: Result, limits: Limits) -> str:
+    pages = finding_pages(story.worst_first(result.findings), limits)
+    step = story.next_step(result)
+    style, script = _asset("style.css"), _asset("copy.js")
+    anchors = plain.anchors([point.name for point in result.vantages])
+    cluster = result.cluster
+    groups = (
+        ("director", cluster.directors),
+        ("realserver", cluster.realservers),
+        ("router", cluster.routers),
+    )
+    return (
+        _environment(limits)
+        .get_template("report.html.j2")
+        .render(
+            result=result,
+            policy=_policy(style, script),
+            style=Markup(style),  # noqa: S704 - the package's own file
+            script=Markup(script),  # noqa: S704 - likewise
+            verdict=story.verdict(result),
+            captured=story.captured_text(result.vantages),
+            weaknesses=story.weaknesses(result.vantages),
+            step=step,
+            step_anchor=_anchor_of(step.finding, pages),
+            pages=pages,
+            gaps=story.gaps(result.not_examined),
+            vantages=list(zip(anchors, result.vantages, strict=True)),
+            vantage_anchors={
+                point.name: anchor for anchor, point in zip(anchors, result.vantages, strict=True)
+            },
+            files=[(point, file) for point in result.vantages for file in point.files],
+            cluster_figure=figure_cluster.lay_out(cluster),
+            hosts=[(role, host) for role, group in groups for host in group],
+            shortened=limits is not LIMITS[0],
+        )
+    )
+
+
+@cache
+def _environment(limits: Limits) -> Environment:
+    """Return the templates, with what every text passes through on its way out."""
+
+    def put_out(value: Any) -> Any:
+        if isinstance(value, str) and not isinstance(value, Markup | _Verbatim):
+            return plain.line(value, limits.text)
+        return value
+
+    def commands(lines: Sequence[str]) -> _Verbatim:
+        rows = (row for item in lines for row in plain.command(item, limits.command))
+        return _Verbatim("\n".join(rows))
+
+    def verbatim(lines: Sequence[str]) -> _Verbatim:
+        return _Verbatim("\n".join(plain.row(item, limits.text) for item in lines))
+
+    environment = Environment(
+        loader=PackageLoader("pcapdiag.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=put_out,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals["limits"] = limits
+    environment.filters.update(
+        commands=commands,
+        verbatim=verbatim,
+        number=plain.number,
+        counted=plain.counted,
+        link=plain.link,
+        utc=wording.utc,
+        readable=instants.readable,
+        scope_text=story.scope_text,
+        examined=wording.examined,
+        clock_offset=wording.clock_offset,
+        file_span=wording.file_span,
+        service=wording.service,
+        method=wording.method,
+    )
+    return environment
+
+
+class _Verbatim(str):
+    """Text whose white space counts and that has been made printable already; still escaped."""
+
+    __slots__ = ()
+
+
+def _anchor_of(finding: Finding | None, pages: tuple[FindingPage, ...]) -> str:
+    return next((page.anchor for page in pages if page.finding is finding), "")
+
+
+@cache
+def _asset(name: str) -> str:
+    return (resources.files("pcapdiag.report") / "templates" / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Return the content security policy that admits exactly `style` and `script`."""
+    hashes = [
+        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        for text in (style, script)
+    ]
+    return (
+        f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )

@@ -1,0 +1,197 @@
+"""What every format says alike: the verdict, what to do now, what the captures could not show.
+
+No findings is never "all is well": it says what was examined and what was not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pcapdiag.report.instants import span
+from pcapdiag.report.plain import counted, number
+from pcapdiag.result import Confidence, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pcapdiag.result import Finding, NotExamined, Remedy, Result, Scope, Vantage
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What to do now: a sentence, where, and what to type."""
+
+    text: str
+    where: str | None = None
+    check: tuple[str, ...] = ()
+    commands: tuple[str, ...] = ()
+    finding: Finding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Questions that one capture (or None: nothing that could be named) would answer."""
+
+    command: str | None
+    questions: tuple[NotExamined, ...]
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings by severity, then confidence, otherwise in the order of the result."""
+    return tuple(sorted(findings, key=lambda item: (item.severity.rank, item.confidence.rank)))
+
+
+def verdict(result: Result) -> str:
+    """Return one sentence that a manager may forward."""
+    if result.findings:
+        worst = worst_first(result.findings)[0]
+        title = worst.title.strip().rstrip(".")
+        if worst.confidence is Confidence.LOW:
+            return f"Suspected, not proven: {title}."
+        if worst.severity.rank >= Severity.LOW.rank:
+            return f"No serious fault was proven; the worst finding is minor: {title}."
+        return f"{title}."
+    return _verdict_without_findings(len(result.clean), _open(result))
+
+
+def _verdict_without_findings(clean: int, unanswered: int) -> str:
+    if not clean and not unanswered:
+        return "Nothing was examined: no rule gave an answer."
+    if not clean:
+        return (
+            f"Nothing is known yet: {counted(unanswered, 'question was', 'questions were')} asked "
+            "and these captures can answer none."
+        )
+    found = f"No fault was found by the {counted(clean, 'question')} that could be examined"
+    if unanswered:
+        return f"{found}; {number(unanswered)} could not, and a fault may lie there."
+    return f"{found}; that holds for the captured hosts and the captured time only."
+
+
+def tally(result: Result) -> str:
+    """Return how many questions had which answer, in one line."""
+    parts = [
+        counted(len(result.findings), "finding"),
+        f"{number(len(result.clean))} examined and in order",
+        f"{number(len(result.not_examined))} not examined",
+    ]
+    if result.failed_rules:
+        parts.append(f"{counted(len(result.failed_rules), 'rule')} failed")
+    return " · ".join(parts)
+
+
+def next_step(result: Result) -> Step:
+    """Return what the reader should do first."""
+    for finding in worst_first(result.findings)[:1]:
+        remedy = first_remedy(finding)
+        if remedy:
+            return Step(
+                text=remedy.action,
+                where=remedy.where,
+                check=remedy.check,
+                commands=remedy.commands,
+                finding=finding,
+            )
+        if finding.verify:
+            return Step(
+                text="Confirm it on the live hosts before changing anything.",
+                commands=finding.verify,
+                finding=finding,
+            )
+        return Step(text="Read the evidence of the first finding.", finding=finding)
+    for gap in gaps(result.not_examined):
+        if gap.command:
+            return Step(
+                text="Take this capture while the trouble is there and analyse it together with "
+                f"these; it answers {counted(len(gap.questions), 'open question')}.",
+                commands=(gap.command,),
+            )
+    if _open(result) or not result.clean:
+        return Step(
+            text="Capture on the director and on a realserver at the same time, while the trouble "
+            "is there; `pcapdiag plan` prints the commands."
+        )
+    return Step(
+        text="If users still see the trouble, capture again while they do: on every host of the "
+        "path, at the same time. `pcapdiag plan` prints the commands."
+    )
+
+
+def first_remedy(finding: Finding) -> Remedy | None:
+    """Return the first remedy that can be typed, or the first at all."""
+    return next(
+        (item for item in finding.remedies if item.commands), next(iter(finding.remedies), None)
+    )
+
+
+def gaps(not_examined: Iterable[NotExamined]) -> tuple[Gap, ...]:
+    """Return the open questions by the capture that would answer them, the most useful first."""
+    by_command: dict[str | None, list[NotExamined]] = {}
+    for item in not_examined:
+        by_command.setdefault(item.capture_command or None, []).append(item)
+    found = [Gap(command, tuple(questions)) for command, questions in by_command.items()]
+    return tuple(sorted(found, key=lambda gap: (gap.command is None, -len(gap.questions))))
+
+
+def scope_text(scope: Scope) -> str:
+    """Return what an outcome speaks of: "tcp 203.0.113.10:80, realserver ..., to clients"."""
+    parts = []
+    if scope.service:
+        parts.append(scope.service)
+    if scope.realserver:
+        parts.append(f"realserver {scope.realserver}")
+    if scope.direction:
+        words = {"to-client": "to clients", "to-realserver": "to realservers"}
+        parts.append(words.get(scope.direction, scope.direction))
+    return ", ".join(parts)
+
+
+def reach_text(finding: Finding) -> str:
+    """Return how much was hit: "14 of 40 connections, 98 times"; empty where nothing is counted."""
+    parts = []
+    if finding.flow_count and finding.examined_count >= finding.flow_count:
+        parts.append(
+            f"{number(finding.flow_count)} of {counted(finding.examined_count, 'connection')}"
+        )
+    elif finding.flow_count:
+        parts.append(counted(finding.flow_count, "connection"))
+    if finding.count:
+        parts.append(counted(finding.count, "time"))
+    return ", ".join(parts)
+
+
+def captured_text(vantages: Iterable[Vantage]) -> str:
+    """Return what there was to read: "2 vantages, 20,346 packets, 2024-05-01 ... UTC"."""
+    points = tuple(vantages)
+    files = [file for point in points for file in point.files]
+    if not files:
+        return "no capture was read"
+    first = [file.first_ns for file in files if file.first_ns is not None]
+    last = [file.last_ns for file in files if file.last_ns is not None]
+    parts = [
+        counted(len(points), "vantage"),
+        counted(sum(file.packets for file in files), "packet"),
+    ]
+    if first and last:
+        parts.append(span(min(first), max(last)))
+    return ", ".join(parts)
+
+
+def weaknesses(vantages: Iterable[Vantage]) -> tuple[str, ...]:
+    """Return one sentence for each capture that lost packets or was cut: absence proves less."""
+    found = []
+    for point in vantages:
+        for file in point.files:
+            faults = []
+            if file.dropped:
+                faults.append(f"lost {counted(file.dropped, 'packet')} while capturing")
+            if file.cut_short:
+                faults.append("ends in the middle of a packet")
+            if faults:
+                found.append(f"{file.path} ({point.name}) {' and '.join(faults)}.")
+    return tuple(found)
+
+
+def _open(result: Result) -> int:
+    return len(result.not_examined) + len(result.failed_rules)
