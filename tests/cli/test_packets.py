@@ -1,0 +1,75 @@
+"""The decoded table as a file."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+
+
+def test_csv_has_one_row_a_frame_with_addresses_as_text(run, place):
+    """Frame numbers, times and addresses are those of the capture."""
+    assert run("packets", "director.pcap", "--csv", "packets.csv").code == 0
+    with (place / "packets.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["frame"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert {row["src"] for row in rows} == {"198.51.100.7", "192.0.2.254"}
+    assert rows[0]["time_ns"] == "1714557600000000000"
+
+
+def test_csv_on_standard_output_is_the_file(run, place):
+    """--csv - gives the same bytes as a file."""
+    run("packets", "director.pcap", "--csv", "packets.csv")
+    ended = run("packets", "director.pcap", "--csv", "-")
+    assert ended.code == 0
+    assert ended.out.encode() == (place / "packets.csv").read_bytes()
+    assert ended.err == ""
+
+
+def test_parquet_is_the_same_table(run, place):
+    """Both forms may be asked for at once and hold the same rows."""
+    import polars as pl
+
+    arguments = ["--csv", "packets.csv", "--parquet", "packets.parquet"]
+    assert run("packets", "director.pcap", *arguments).code == 0
+    table = pl.read_parquet(place / "packets.parquet")
+    rows = list(csv.reader(io.StringIO((place / "packets.csv").read_text())))
+    assert rows[0] == table.columns
+    assert table["dst"].to_list() == [row[rows[0].index("dst")] for row in rows[1:]]
+
+
+def test_a_capture_from_standard_input(run, captures):
+    """- reads the capture from a pipe."""
+    ended = run("packets", "-", "--csv", "-", stdin=captures.pcap)
+    assert ended.code == 0
+    assert len(ended.out.splitlines()) == 6
+
+
+def test_what_was_wrong_with_the_file_is_told(run, place, captures):
+    """A cut file is a warning on standard error beside the table."""
+    (place / "cut.pcap").write_bytes(captures.pcap[:-3])
+    ended = run("packets", "cut.pcap", "--csv", "-")
+    assert ended.code == 0
+    assert len(ended.out.splitlines()) == 5
+    assert ended.err.startswith("pcapdiag: warning: cut.pcap: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "--csv or --parquet must say where"),
+        (["--csv", "director.pcap"], "would overwrite the input director.pcap"),
+        (["--csv", "x", "--parquet", "x"], "would overwrite --csv x"),
+        (["--parquet", "-"], "--parquet needs the name of a file"),
+        (["--csv", "/dev/full"], "/dev/full"),
+    ],
+)
+def test_a_place_that_cannot_be_is_a_usage_error(run, place, captures, arguments, said):
+    """Nothing is written, the capture least of all."""
+    ended = run("packets", "director.pcap", *arguments)
+    assert ended.code == 2
+    assert len(ended.errors) == 1
+    assert said in ended.errors[0]
+    assert (place / "director.pcap").read_bytes() == captures.pcap
+    assert sorted(path.name for path in place.iterdir()) == ["director.pcap", "rs1.pcap"]
