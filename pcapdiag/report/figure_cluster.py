@@ -6,6 +6,7 @@ figure says what each number is.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -22,8 +23,10 @@ MAX_EDGES: Final = 24
 _BOX: Final = 128
 _BOX_HEIGHT: Final = 40
 _ROW: Final = 84
-_TOP: Final = 44
-_BADGE: Final = 20  # closest distance of two numbers
+_TOP: Final = 34
+_BADGE: Final = 23  # closest distance of two numbers
+_SHIFT: Final = 13  # between arrows of one pair of hosts
+_BULGE: Final = 44  # of an arrow around other columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +126,7 @@ def _lines(edges: tuple[Edge, ...], places: dict[str, Node]) -> tuple[Line, ...]
         curve = _curve(places[edge.from_], places[edge.to], nth)
         spots = [_point(curve, share / 100) for share in (50, 38, 62, 28, 72, 44, 56)]
         spot = next(
-            (
-                at
-                for at in spots
-                if all(abs(at[0] - x) + abs(at[1] - y) >= _BADGE for x, y in taken)
-            ),
+            (at for at in spots if all(math.dist(at, other) >= _BADGE for other in taken)),
             spots[0],
         )
         taken.append(spot)
@@ -149,18 +148,28 @@ Curve = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tup
 
 
 def _curve(start: Node, end: Node, nth: int) -> Curve:
-    """Return a cubic curve from side to side; the nth of one pair bends further away."""
-    half = _BOX / 2
+    """Return a cubic curve between two boxes; the nth of one pair stays clear of the others."""
+    half, shift = _BOX / 2, _SHIFT * ((nth + 1) // 2) * (-1 if nth % 2 else 1)
     if start.x == end.x:  # same column: out at the left and back
-        out = start.x - half - 46 - 16 * nth
+        out = start.x - half - 46 + shift
         return (start.x - half, start.y), (out, start.y), (out, end.y), (end.x - half - 2, end.y)
     toward = 1 if end.x > start.x else -1
+    if abs(end.x - start.x) > (WIDTH - _BOX) / 2:  # passes other columns: above or below them
+        return _detour(start, end, shift)
     x1, x4 = start.x + toward * half, end.x - toward * (half + 2)
-    far = abs(end.x - start.x) > (WIDTH - _BOX) / 2  # passes other columns
-    bend = (26 if nth % 2 else -26) * ((nth + 1) // 2) + (toward * -70 if far else toward * -8)
-    y1, y4 = start.y + (6 * nth), end.y + (6 * nth)
-    reach = (x4 - x1) * 0.35
-    return (x1, y1), (x1 + reach, y1 + bend), (x4 - reach, y4 + bend), (x4, y4)
+    y1, y4 = start.y + shift, end.y + shift
+    reach = (x4 - x1) * 0.4
+    return (x1, y1), (x1 + reach, y1), (x4 - reach, y4), (x4, y4)
+
+
+def _detour(start: Node, end: Node, shift: float) -> Curve:
+    """Return a curve from top to top, or from bottom to bottom, whichever `start` is nearer to."""
+    side = -1 if start.y <= end.y else 1
+    y1, y4 = start.y + side * _BOX_HEIGHT / 2, end.y + side * (_BOX_HEIGHT / 2 + 2)
+    bulge = (min(y1, y4) if side < 0 else max(y1, y4)) + side * (_BULGE + abs(shift))
+    x1, x4 = start.x + shift, end.x + shift
+    reach = (x4 - x1) * 0.15
+    return (x1, y1), (x1 + reach, bulge), (x4 - reach, bulge), (x4, y4)
 
 
 def _point(curve: Curve, share: float) -> tuple[float, float]:

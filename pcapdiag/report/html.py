@@ -117,7 +117,7 @@ def _environment(limits: Limits) -> Environment:
         counted=plain.counted,
         link=plain.link,
         utc=wording.utc,
-        readable=instants.readable,
+        seconds=instants.seconds,
         scope_text=story.scope_text,
         examined=wording.examined,
         clock_offset=wording.clock_offset,

@@ -42,6 +42,12 @@ def readable(time_ns: int) -> str:
     return f"{text[:10]} {text[11:26]} UTC"
 
 
+def seconds(time_ns: int) -> str:
+    """Return "2024-05-01 12:00:00 UTC", for what no packet is compared with."""
+    text = iso(time_ns)
+    return f"{text[:10]} {text[11:19]} UTC"
+
+
 def clock(time_ns: int) -> str:
     """Return the time of day, "12:00:00.000001", where the date stands nearby."""
     return iso(time_ns)[11:26]

@@ -31,6 +31,8 @@ def clock_offset(point: Vantage) -> str:
     """Return what to add to a vantage's times, with its error: "+1.25 ms ± 40 µs"."""
     if point.clock_offset_ns is None:
         return "unknown"
+    if point.clock_offset_ns == 0 and point.clock_error_ns == 0:
+        return "none, it is the reference"
     sign = "+" if point.clock_offset_ns > 0 else ""
     offset = f"{sign}{instants.duration(point.clock_offset_ns)}"
     if point.clock_error_ns is None:
