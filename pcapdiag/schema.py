@@ -57,6 +57,7 @@ class DecodeNote(IntFlag):
     TUNNEL_BAD_HEADER = 1 << 16  # a tunnel header that contradicts itself; not followed
     TIME_MISSING = 1 << 17  # a simple packet block has no time
     BEYOND_SCAPY_LIMIT = 1 << 18  # a rare link type, past the frames that scapy was asked about
+    QUOTE_BAD_HEADER = 1 << 19  # the IP header that an ICMP error quotes contradicts itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,65 @@
+"""Structs of arrays: what a header's decoder writes, one element a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Final, Self
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pcapdiag.schema import DecodeNote
+
+    U8 = NDArray[np.uint8]
+    U16 = NDArray[np.uint16]
+    U32 = NDArray[np.uint32]
+    U64 = NDArray[np.uint64]
+    Bools = NDArray[np.bool_]
+    Offsets = NDArray[np.int64]
+    """Byte offsets into a block, or byte counts: wide enough for any sum of captured lengths."""
+    Indices = NDArray[np.intp]
+    """Row numbers, ascending."""
+    Rows = Indices | slice
+    """Row numbers, or ALL_ROWS, which spares every copy."""
+
+ALL_ROWS: Final = slice(None)
+
+_DTYPES: Final = {
+    "U8": np.uint8,
+    "U16": np.uint16,
+    "U32": np.uint32,
+    "U64": np.uint64,
+    "Bools": np.bool_,
+    "Offsets": np.int64,
+    "Indices": np.intp,
+}
+"""By the name of the annotation: a subclass declares its dtypes with the names above."""
+
+
+@dataclass(slots=True)
+class Columns:
+    """Base: every field of a subclass is an array, all of one length."""
+
+    @classmethod
+    def blank(cls, rows: int) -> Self:
+        """Return `rows` rows of zeros."""
+        return cls(**{item.name: np.zeros(rows, _DTYPES[str(item.type)]) for item in fields(cls)})
+
+    def take(self, rows: Rows) -> Self:
+        """Return a copy of the given rows."""
+        return type(self)(
+            **{item.name: getattr(self, item.name)[rows].copy() for item in fields(self)}
+        )
+
+
+def rows_where(mask: Bools) -> Rows:
+    """Return the rows where `mask` is true, as ALL_ROWS where it is true everywhere."""
+    rows = np.flatnonzero(mask)
+    return ALL_ROWS if rows.size == mask.size else rows
+
+
+def mark(note: U32, rows: Rows | Bools, bit: DecodeNote) -> None:
+    """Set a bit in the notes of `rows`."""
+    note[rows] |= np.uint32(bit)

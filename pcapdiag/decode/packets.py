@@ -1,0 +1,166 @@
+"""Batches of frames to tables: every decoder, in order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+from pcapdiag import schema
+from pcapdiag.capture.frames import NO_TIME
+from pcapdiag.decode import arp, icmp, ipvs_sync, link, quoted, tables, transport, tunnel, vrrp
+from pcapdiag.decode.columns import ALL_ROWS, mark
+from pcapdiag.decode.fetch import Bytes
+from pcapdiag.decode.link import Link
+from pcapdiag.decode.rare_link import RareLinks
+from pcapdiag.decode.tunnel import Ports
+from pcapdiag.protocols import UDP_PORT_GUE
+from pcapdiag.schema import DecodeNote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from pcapdiag.capture.frames import FrameBatch
+    from pcapdiag.decode.columns import Offsets
+
+GUE_PORTS: Final = frozenset({UDP_PORT_GUE})
+"""UDP destination ports taken for GUE unless the caller names others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The decoded tables, exactly as in schema.py; `row` of the others counts in `packets`."""
+
+    packets: pl.DataFrame
+    tunnels: pl.DataFrame
+    sacks: pl.DataFrame
+    icmp: pl.DataFrame
+    arp: pl.DataFrame
+    vrrp: pl.DataFrame
+    ipvs_sync: pl.DataFrame
+
+
+def decode_capture(
+    reader: Iterable[FrameBatch], capture: int, *, gue_ports: frozenset[int] = GUE_PORTS
+) -> Decoded:
+    """Decode every batch of a capture; `capture` is its index within the case.
+
+    Raises what the reader raises, and nothing else whatever the frames hold.
+    """
+    rare = RareLinks()
+    parts: list[Decoded] = []
+    rows = 0
+    for batch in reader:
+        parts.append(
+            decode_batch(batch, capture, gue_ports=gue_ports, row_base=rows, rare_links=rare)
+        )
+        rows += len(batch)
+    return concat(parts)
+
+
+def concat(parts: Sequence[Decoded]) -> Decoded:
+    """Join parts end to end; their `row` columns are kept, so they must carry their row_base."""
+    names = [item.name for item in fields(Decoded)]
+    if not parts:
+        return Decoded(**{name: schema.empty(name) for name in names})
+    return Decoded(**{name: pl.concat([getattr(part, name) for part in parts]) for name in names})
+
+
+def decode_batch(
+    batch: FrameBatch,
+    capture: int,
+    *,
+    gue_ports: frozenset[int] = GUE_PORTS,
+    row_base: int = 0,
+    rare_links: RareLinks | None = None,
+) -> Decoded:
+    """Decode one batch: a row of `packets` for each frame, in order; never raises for its bytes.
+
+    Args:
+        batch: the frames; nothing of it is kept.
+        capture: index of the capture within the case.
+        gue_ports: UDP destination ports that carry GUE.
+        row_base: rows of the capture before this batch: what `row` counts from.
+        rare_links: the capture's count of frames that scapy was asked about.
+
+    """
+    source = Bytes(batch.data)
+    kept, stop = _bounds(batch)
+    header = _link(source, batch, kept, rare_links or RareLinks())
+    ports = Ports(gue_ports)
+    version = np.where(header.version >= 4, header.version, np.uint8(0))
+    inner, tunnels, outer = tunnel.innermost(source, version, header.start, kept, stop, ports)
+    carried, sacks = transport.decode(source, inner)
+    message = icmp.decode(source, inner)
+    quotes = quoted.decode(source, message, inner, ports)
+    asking = np.flatnonzero(header.version == link.ARP)
+    neighbours, arp_note = arp.decode_arp(source, asking, header.start[asking], kept[asking])
+    advertised, vrrp_cut = vrrp.decode(source, inner)
+    synced, sync_cut = ipvs_sync.decode(source, inner, carried)
+
+    note = batch.note | header.note | inner.note | carried.note
+    note[message.row] |= message.note
+    note[message.row[quotes.row]] |= quotes.note
+    note[asking] |= arp_note
+    mark(note, vrrp_cut, DecodeNote.TRANSPORT_CUT)
+    mark(note, sync_cut, DecodeNote.TRANSPORT_CUT)
+    sheet = tables.Sheet("packets")
+    _put_frames(sheet, batch, capture)
+    tables.put_link(sheet, header)
+    kind, depth = np.zeros((2, len(batch)), dtype=np.uint8)
+    kind[tunnels.row], depth[tunnels.row] = tunnels.kind, tunnels.depth
+    sheet.put_codes("tunnel", kind)
+    tables.put_network(sheet, inner)
+    tables.put_transport(sheet, carried)
+    tables.put_icmp(sheet, message, len(batch))
+    sheet.put(None, tunnel_depth=depth, decode_note=note)
+    return Decoded(
+        packets=sheet.frame(),
+        tunnels=tables.tunnels(tunnels, outer, inner, row_base),
+        sacks=tables.sacks(sacks, row_base),
+        icmp=tables.icmp(message, quotes, row_base),
+        arp=tables.arp((neighbours, arp.decode_nd(source, message, inner)), header, row_base),
+        vrrp=tables.vrrp(advertised, row_base),
+        ipvs_sync=tables.ipvs_sync_entries(synced, row_base),
+    )
+
+
+def _bounds(batch: FrameBatch) -> tuple[Offsets, Offsets]:
+    """Return where each frame's believable bytes end, and where it ended on the wire.
+
+    The frame check sequence is neither; a file that keeps more than was on the wire is believed.
+    """
+    kept = batch.caplen.astype(np.int64)
+    wire = np.maximum(batch.wire_len, kept)
+    body = np.maximum(wire - batch.fcs_len, 0)
+    return batch.start + np.minimum(kept, body), batch.start + body
+
+
+def _link(source: Bytes, batch: FrameBatch, kept: Offsets, rare: RareLinks) -> Link:
+    """Decode the link headers, one link type after the other; most captures have one."""
+    out = Link.blank(len(batch))
+    out.direction[:] = np.where(batch.direction <= link.OUT, batch.direction, np.uint8(0))
+    held = batch.note & DecodeNote.NO_PACKET == 0
+    for linktype in np.unique(batch.linktype[held]).tolist():
+        mine = held & (batch.linktype == linktype)
+        rows = ALL_ROWS if mine.all() else np.flatnonzero(mine)
+        if not link.decode(source, out, linktype, rows, batch.start[rows], kept[rows]):
+            rows = np.flatnonzero(mine)
+            rare.decode(source, out, linktype, rows, batch.start[rows], kept[rows])
+    return out
+
+
+def _put_frames(sheet: tables.Sheet, batch: FrameBatch, capture: int) -> None:
+    """Add what the capture file says of each frame."""
+    sheet.put(
+        None,
+        capture=np.full(len(batch), capture, dtype=np.uint16),
+        frame=batch.frame.copy(),
+        interface=batch.interface.copy(),
+        linktype=batch.linktype.copy(),
+        caplen=batch.caplen.copy(),
+        wire_len=batch.wire_len.copy(),
+    )
+    sheet.put(batch.time_ns != NO_TIME, time_ns=batch.time_ns.copy())

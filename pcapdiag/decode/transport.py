@@ -1,0 +1,69 @@
+"""Transport headers, one row a packet: what `tcp`, `udp` and `sctp` write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pcapdiag.decode import sctp, tcp, udp
+from pcapdiag.decode.columns import Columns, rows_where
+from pcapdiag.protocols import IpProto
+
+if TYPE_CHECKING:
+    from pcapdiag.decode.columns import U8, U16, U32, Bools
+    from pcapdiag.decode.fetch import Bytes
+    from pcapdiag.decode.network import Network
+
+
+@dataclass(slots=True)
+class Transport(Columns):
+    """Columns of a transport header, as far as it was kept.
+
+    `proto` is 0 where there is none; a field counts where `kept` reaches behind it.
+    """
+
+    proto: U8
+    kept: U8
+    """Bytes of the fixed header that are there: up to 20 (TCP), 8 (UDP), 12 (SCTP)."""
+    src_port: U16
+    dst_port: U16
+    checksum: U16
+    has_checksum: Bools
+    payload_len: U32
+    has_payload_len: Bools
+    seq: U32
+    ack: U32
+    flags: U16
+    window: U16
+    options: U8
+    """Bits of tcp.Option: which options are there."""
+    mss: U16
+    wscale: U8
+    tsval: U32
+    tsecr: U32
+    note: U32
+
+    @property
+    def has_ports(self) -> Bools:
+        """Where both ports are known."""
+        return self.kept >= 4
+
+
+def decode(source: Bytes, network: Network) -> tuple[Transport, tcp.Sacks]:
+    """Decode what stands behind readable IP headers; SACK blocks come apart, with their rows."""
+    out = Transport.blank(len(network.version))
+    sacks = tcp.Sacks.blank(0)
+    for number, decoder in (
+        (IpProto.TCP, tcp.decode),
+        (IpProto.UDP, udp.decode),
+        (IpProto.SCTP, sctp.decode),
+    ):
+        mine = network.readable & (network.proto == number)
+        if not mine.any():
+            continue
+        rows = rows_where(mine)
+        out.proto[rows] = number
+        start, stop = network.payload[rows], network.stop[rows]
+        found = decoder(source, out, rows, start, network.kept[rows], stop, network.mf[rows])
+        sacks = found or sacks
+    return out, sacks
