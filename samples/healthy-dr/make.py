@@ -18,9 +18,7 @@ def build(folder: Path) -> None:
     lab.serve()
     lab.vrrp(until_s=30)
     everyday(lab)
-    for name in ("director", "rs1", "rs2", "router"):
-        lab.capture(f"{name}.pcap", name)
-    lab.capture("client.pcap", "client-b")
+    lab.capture_all("director", "rs1", "rs2", "router", client="client-b")
     lab.run(31)
     write_sample(
         lab,

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simulator import cluster
-from simulator.everyday import CLEAN
+from simulator.everyday import all_but
 from simulator.faults import drop_icmp_errors
+from simulator.frames import every, icmp, ip_length, of, source
 from simulator.truth import look, must, write_sample
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from simulator.capture import Seen
 
 FAULT_S = 1.0
 
@@ -41,10 +40,9 @@ def build(folder: Path) -> None:
         lab.flow("narrow-large", "198.51.100.157", 42071, 4.6, [("get", 9000)], ending="open"),
     ]
     lab.health_checks(until_s=22)
-    for name in ("director", "rs1", "rs2", "router"):
-        lab.capture(f"{name}.pcap", name)
-    lab.capture("client.pcap", "client-b")
+    lab.capture_all("director", "rs1", "rs2", "router", client="client-b")
     lab.run(24)
+    full = every(ip_length(1500), of(*stalled))
     demands = [
         must(
             lab,
@@ -55,10 +53,10 @@ def build(folder: Path) -> None:
             path_mtu=1400,
             facts={"next_hop_mtu": 1400, "direction": "to-client", "smallest_lost": 1500},
             cited={
-                "director.pcap": _frag_needed,
-                "rs1.pcap": _full_sized,
-                "rs2.pcap": _full_sized,
-                "router.pcap": _full_sized,
+                "director.pcap": icmp((3, 4)),
+                "rs1.pcap": full,
+                "rs2.pcap": full,
+                "router.pcap": full,
             },
         ),
         must(
@@ -68,7 +66,7 @@ def build(folder: Path) -> None:
             hosts=["director"],
             icmp="3/4 frag-needed mtu 1400",
             icmp_source="192.0.2.2",
-            cited={"director.pcap": _frag_needed},
+            cited={"director.pcap": icmp((3, 4))},
         ),
     ]
     write_sample(
@@ -87,17 +85,17 @@ end of each response, which is short, arrives and is selectively acknowledged; p
 bytes load; so does everything of the other clients.
 """,
         look_at=[
-            look(lab, "director.pcap", _frag_needed, "3/4, MTU 1400, coming in; none goes out"),
+            look(lab, "director.pcap", icmp((3, 4)), "3/4, MTU 1400, coming in; none goes out"),
             look(
                 lab,
                 "rs1.pcap",
-                lambda seen: _full_sized(seen) and seen.ip is not None and seen.ip.dport == 42036,
+                every(full, of(stalled[1])),
                 "one connection's 1500-byte segments, sent again and again",
             ),
             look(
                 lab,
                 "client.pcap",
-                lambda seen: seen.ip is not None and seen.ip.dport == 42036,
+                every(source(lab.vip), of(stalled[1])),
                 "what arrives of it: no frame above 1400 bytes",
             ),
         ],
@@ -110,18 +108,5 @@ bytes load; so does everything of the other clients.
             }
         ],
         must_report=demands,
-        must_not_report=[
-            rule
-            for rule in CLEAN
-            if rule not in {"pmtud-blackhole", "icmp-unreachable-not-forwarded"}
-        ],
+        must_not_report=all_but("pmtud-blackhole", "icmp-unreachable-not-forwarded"),
     )
-
-
-def _frag_needed(seen: Seen) -> bool:
-    return seen.ip is not None and (seen.ip.icmp_type, seen.ip.icmp_code) == (3, 4)
-
-
-def _full_sized(seen: Seen) -> bool:
-    """Whether it is a segment that the narrow link cannot take."""
-    return seen.ip is not None and seen.ip.length == 1500 and seen.ip.dport in range(42000, 42100)

@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 
 FILLER: Final = b"The quick brown fox jumps over the lazy dog. 0123456789 abcdefghijklmn\r\n"
 
+STREAM_CHUNKS: Final = 60
+STREAM_EVERY_NS: Final = 400 * MILLISECOND
+
 Step = tuple[str, float]
-"""What a client does next: ("get", bytes), ("post", bytes), ("wait", seconds),
-("keepalive", seconds until the first probe)."""
+"""What a client does next: ("get", bytes), ("post", bytes), ("stream", bytes a chunk, 60 of them),
+("wait", seconds), ("keepalive", seconds until the probe)."""
 
 
 @dataclass
@@ -68,17 +71,31 @@ class WebServer:
                 return
             del self.buffer[:whole]
             wanted = re.match(rb"GET /bytes/(\d+)", head)
+            stream = re.match(rb"GET /stream/(\d+)", head)
+            if stream:
+                self._stream(socket, int(stream[1]), STREAM_CHUNKS)
+                return
             self.closing |= b"Connection: close" in head
             think = draw(800, 9000, self.host.name, socket.remote, head, "think")
             body = filler(int(wanted[1]) if wanted else 120)
             socket.clock.after(think * MICROSECOND, partial(self._answer, socket, body))
 
-    def _answer(self, socket: Socket, body: bytes) -> None:
-        head = (
+    def _head(self, length: int) -> bytes:
+        return (
             f"HTTP/1.1 200 OK\r\nServer: {self.host.name}\r\nContent-Type: text/plain\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        socket.send(head.encode() + body)
+            f"Content-Length: {length}\r\n\r\n"
+        ).encode()
+
+    def _stream(self, socket: Socket, chunk: int, left: int) -> None:
+        """Send a chunk now and the others one by one."""
+        head = self._head(chunk * STREAM_CHUNKS) if left == STREAM_CHUNKS else b""
+        socket.send(head + filler(chunk))
+        if left > 1 and socket.state == "ESTABLISHED":
+            again = partial(self._stream, socket, chunk, left - 1)
+            socket.clock.after(STREAM_EVERY_NS, again)
+
+    def _answer(self, socket: Socket, body: bytes) -> None:
+        socket.send(self._head(len(body)) + body)
         if self.closing and not self.buffer:
             socket.close()
 
@@ -117,6 +134,8 @@ class Browser:
         common = f"Host: www.example.org\r\nUser-Agent: sample/{self.flow.id}\r\n{close}"
         if kind == "get":
             socket.send(f"GET /bytes/{int(value)} HTTP/1.1\r\n{common}\r\n".encode())
+        elif kind == "stream":
+            socket.send(f"GET /stream/{int(value)} HTTP/1.1\r\n{common}\r\n".encode())
         elif kind == "post":
             head = f"POST /form HTTP/1.1\r\n{common}Content-Length: {int(value)}\r\n\r\n"
             socket.send(head.encode() + filler(int(value)))

@@ -113,6 +113,13 @@ class Lab:
         self.captures.append(capture)
         return capture
 
+    def capture_all(self, *hosts: str, client: str | None = None) -> None:
+        """Capture the first interface of each host, and a client's."""
+        for name in hosts:
+            self.capture(f"{name}.pcap", name)
+        if client:
+            self.capture("client.pcap", client)
+
     def captured(self, file: str) -> Capture:
         """Return a capture by its file name."""
         return next(item for item in self.captures if item.file == file)
@@ -129,8 +136,9 @@ class Lab:
         *,
         ending: str = "client",
         service_port: int = 80,
+        public_port: int | None = None,
     ) -> Flow:
-        """Plan a client's connection."""
+        """Plan a client's connection; `public_port` is the port it uses where a NAT changes it."""
         flow = Flow(
             len(self.flows), label, (client, port), (self.vip, service_port), start_s, steps, ending
         )
@@ -139,7 +147,8 @@ class Lab:
 
         def open_it() -> None:
             flow.started_ns = self.clock.now
-            flow.socket = host.tcp.connect(flow.client, flow.service, Browser(flow))
+            target = (self.vip, public_port or service_port)
+            flow.socket = host.tcp.connect(flow.client, target, Browser(flow))
 
         self.clock.at(EPOCH_NS + seconds(start_s), open_it)
         return flow
@@ -242,21 +251,31 @@ def _outside(lab: Lab, *, six: bool = False) -> None:
     lab.hosts["client-b"].add_route("0.0.0.0/0", "198.51.100.129")
 
 
-def dr(sample: str, *, realservers: int = 2) -> Lab:
-    """Return an LVS-DR cluster: one LAN, the VIP on every realserver's loopback."""
-    lab = Lab(sample, "dr", "203.0.113.10", [f"203.0.113.{11 + n}" for n in range(realservers)])
+def dr(sample: str, *, routed: bool = False) -> Lab:
+    """Return an LVS-DR cluster: one LAN, the VIP on every realserver's loopback.
+
+    `routed`: the VIP is no address of the LAN; the router has a route for it to the director, as
+    firewall-mark setups do.
+    """
+    vip, prefix = ("203.0.113.200", 25) if routed else ("203.0.113.10", 24)
+    lab = Lab(sample, "dr", vip, ["203.0.113.11", "203.0.113.12"])
     lab.segment("lan", LAN_NS)
     _outside(lab)
-    lab.attach("router", "eth0", "lan", "203.0.113.1/24")
+    lab.attach("router", "eth0", "lan", f"203.0.113.1/{prefix}")
     lab.attach("router", "eth1", "wan", "192.0.2.1/30")
     lab.hosts["router"].add_route("0.0.0.0/0", "192.0.2.2")
     lab.host("director", "director", forwarding=True)
-    lab.attach("director", "eth0", "lan", "203.0.113.2/24", f"{lab.vip}/32")
+    if routed:
+        lab.attach("director", "eth0", "lan", f"203.0.113.2/{prefix}")
+        lab.director.loopback.add(vip)
+        lab.hosts["router"].add_route(f"{vip}/32", "203.0.113.2")
+    else:
+        lab.attach("director", "eth0", "lan", f"203.0.113.2/{prefix}", f"{vip}/32")
     lab.director.add_route("0.0.0.0/0", "203.0.113.1")
     for number, address in enumerate(lab.realserver_addresses, 1):
         host = lab.host(f"rs{number}", "realserver")
-        lab.attach(host.name, "eth0", "lan", f"{address}/24")
-        host.loopback.add(lab.vip)
+        lab.attach(host.name, "eth0", "lan", f"{address}/{prefix}")
+        host.loopback.add(vip)
         host.add_route("0.0.0.0/0", "203.0.113.1")
     return lab
 
@@ -337,6 +356,17 @@ def tun(sample: str) -> Lab:
         host.loopback.add(lab.vip)
         host.add_route("0.0.0.0/0", "10.2.0.1")
     return lab
+
+
+def second_router(lab: Lab) -> Host:
+    """Add a router at 203.0.113.254 with its own line to the isp; nothing uses it yet."""
+    lab.segment("wan2", WAN_NS)
+    host = lab.host("router2", "router", forwarding=True)
+    lab.attach("router2", "eth0", "lan", "203.0.113.254/24")
+    lab.attach("router2", "eth1", "wan2", "192.0.2.9/30")
+    lab.attach("isp", "eth3", "wan2", "192.0.2.10/30")
+    host.add_route("0.0.0.0/0", "192.0.2.10")
+    return host
 
 
 def browse(lab: Lab, *, clients: Sequence[str], start_s: float, every_s: float, count: int) -> None:

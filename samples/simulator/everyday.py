@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 from .apps import ping, tcp_traceroute, traceroute
 from .clock import MILLISECOND
 from .cluster import browse
+from .frames import icmp, of
 from .truth import look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from . import wire
-    from .capture import Seen
     from .cluster import Lab
 
 CLEAN: Final = (
@@ -39,6 +39,11 @@ CLEAN: Final = (
 """All rules but capture-quality, which may always remark on a capture."""
 
 
+def all_but(*rules: str) -> tuple[str, ...]:
+    """Return all rules but these."""
+    return tuple(rule for rule in CLEAN if rule not in rules)
+
+
 STORY: Final = """
 Thirty seconds of a cluster in order, with what ordinary networks do to an analyzer: a lost segment
 that selective acknowledgements find, a lost tail that a probe finds, a lost request and a lost SYN,
@@ -52,19 +57,7 @@ def landmarks(lab: Lab) -> list[dict[str, Any]]:
     """Return where the disturbances can be seen."""
     router = "router.pcap"
 
-    def at(client: tuple[str, int]) -> Callable[[Seen], bool]:
-        return lambda seen: (
-            seen.ip is not None
-            and client
-            in {
-                (seen.ip.src, seen.ip.sport),
-                (seen.ip.dst, seen.ip.dport),
-            }
-        )
-
-    def icmp(*kind: int) -> Callable[[Seen], bool]:
-        return lambda seen: seen.ip is not None and (seen.ip.icmp_type, seen.ip.icmp_code) == kind
-
+    narrow = next(flow for flow in lab.flows if flow.client[1] == 41038)
     labels = {
         "lossy": "a loss that was mended",
         "reordered": "segments that overtake one another",
@@ -73,13 +66,13 @@ def landmarks(lab: Lab) -> list[dict[str, Any]]:
     }
     return [
         *(
-            look(lab, router, at(flow.client), labels[flow.label])
+            look(lab, router, of(flow), labels[flow.label])
             for flow in lab.flows
             if flow.label in labels
         ),
-        look(lab, router, icmp(3, 4), "3/4 to the VIP, MTU 1400"),
-        look(lab, "client.pcap", at(("198.51.100.151", 41038)), "and the response that shrinks"),
-        look(lab, router, icmp(11, 0), "traceroute: the director answers 11/0 from the VIP"),
+        look(lab, router, icmp((3, 4)), "3/4 to the VIP, MTU 1400"),
+        look(lab, "client.pcap", of(narrow), "and the response that shrinks"),
+        look(lab, router, icmp((11, 0)), "traceroute: the director answers 11/0 from the VIP"),
     ]
 
 

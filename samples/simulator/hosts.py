@@ -27,10 +27,16 @@ NEIGHBOUR_REACHABLE_NS: Final = 30 * SECOND
 FRAG_NEEDED: Final = (3, 4)
 TOO_BIG: Final = (2, 0)
 PORT_UNREACHABLE: Final = (3, 3)
+NET_UNREACHABLE: Final = (3, 0)
 HOST_UNREACHABLE: Final = (3, 1)
 TIME_EXCEEDED: Final = (11, 0)
 REDIRECT_HOST: Final = (5, 1)
-_V6: Final = {HOST_UNREACHABLE: (1, 3), PORT_UNREACHABLE: (1, 4), TIME_EXCEEDED: (3, 0)}
+_V6: Final = {
+    NET_UNREACHABLE: (1, 0),
+    HOST_UNREACHABLE: (1, 3),
+    PORT_UNREACHABLE: (1, 4),
+    TIME_EXCEEDED: (3, 0),
+}
 
 Rule = "Callable[[wire.Header, Interface], Verdict | None]"
 Verdict = str | tuple[int, int]
@@ -71,6 +77,7 @@ class Host:
     on_icmp: list[Callable[[wire.Header], None]] = field(default_factory=list)
     path_mtu: dict[str, int] = field(default_factory=dict)
     redirected: dict[str, str] = field(default_factory=dict)
+    limits_errors: bool = True
     clock_error_ns: int = 0
 
     def __post_init__(self) -> None:
@@ -155,7 +162,7 @@ class Host:
         header = wire.read(data)
         if header.proto == wire.ICMPV6_PROTO and header.icmp_type in {135, 136}:
             self._nd_in(interface, data, header)
-        elif self.is_local(header.dst):
+        elif self.for_us(header):
             for rule in self.input_rules:
                 verdict = rule(header, interface)
                 if verdict == "drop":
@@ -166,6 +173,10 @@ class Host:
             self.local_in(interface, data, header)
         elif self.forwarding and not ipaddress.ip_address(header.dst).is_multicast:
             self.forward(interface, data, header)
+
+    def for_us(self, header: wire.Header) -> bool:
+        """Whether the routing decision is to deliver here."""
+        return self.is_local(header.dst)
 
     def local_in(self, interface: Interface, data: bytes, header: wire.Header) -> None:
         """Deliver a packet to this host's own protocols."""
@@ -224,7 +235,10 @@ class Host:
         """Forward a packet in the order of ip_forward."""
         out, next_hop = self.route(header.dst)
         if out is None:
-            self.error(HOST_UNREACHABLE, data)
+            withdrawn = any(
+                ipaddress.ip_address(header.dst) in route.network for route in self.routes
+            )
+            self.error(HOST_UNREACHABLE if withdrawn else NET_UNREACHABLE, data)
         elif header.ttl <= 1:
             self.error(TIME_EXCEEDED, data)
         elif header.length > out.mtu and header.df:
@@ -272,7 +286,7 @@ class Host:
         if header.version == 6:
             kind = _V6.get(kind, kind)
         limited = kind not in {FRAG_NEEDED, TOO_BIG} and kind[0] != 5
-        if limited and not self._may_send_error(header.src):
+        if limited and self.limits_errors and not self._may_send_error(header.src):
             return
         if src is None:
             src = header.dst if self.is_local(header.dst) else self.source_for(header.src)

@@ -9,6 +9,8 @@ from . import wire
 from .hosts import FRAG_NEEDED, PORT_UNREACHABLE, TIME_EXCEEDED, TOO_BIG, Host, header_payload
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .links import Interface
 
 Method = Literal["nat", "dr", "tun"]
@@ -38,10 +40,15 @@ class Entry:
 
 @dataclass
 class Director(Host):
-    """A host with ip_vs at LOCAL_IN, that is after the filter INPUT chain."""
+    """A host with ip_vs at LOCAL_IN, that is after the filter INPUT chain.
+
+    `unmarked` says which packets for the VIP a firewall-mark setup does not deliver to ip_vs but
+    routes like any other.
+    """
 
     services: list[Service] = field(default_factory=list)
     entries: dict[tuple[str, int, str, int], Entry] = field(default_factory=dict)
+    unmarked: list[Callable[[wire.Header], bool]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Set up what is not configuration."""
@@ -58,6 +65,10 @@ class Director(Host):
     ) -> None:
         """Add a virtual service, scheduled round robin."""
         self.services.append(Service(vip, port, realservers, method, realserver_port or port))
+
+    def for_us(self, header: wire.Header) -> bool:
+        """Whether the packet is delivered here, and so to ip_vs."""
+        return super().for_us(header) and not any(rule(header) for rule in self.unmarked)
 
     def local_in(self, interface: Interface, data: bytes, header: wire.Header) -> None:
         """Let ip_vs look first (ip_vs_in); what it declines goes to the host itself."""

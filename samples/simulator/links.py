@@ -22,7 +22,10 @@ SHORTEST_FRAME: Final = 60  # IEEE 802.3 without FCS; receivers see the padding,
 
 @dataclass
 class Interface:
-    """A port of a host; `addresses` are interface addresses ("203.0.113.2/24")."""
+    """A port of a host; `addresses` are interface addresses ("203.0.113.2/24").
+
+    `offload` is how a frame looks to the tap before the card fills in what is left to it.
+    """
 
     host: Host
     name: str
@@ -31,6 +34,7 @@ class Interface:
     mtu: int
     segment: Segment
     tap: Tap | None = None
+    offload: Callable[[bytes], bytes] | None = None
     _free_at: int = 0
     _sent: int = 0
 
@@ -53,7 +57,7 @@ class Interface:
 
         def leave() -> None:
             if self.tap is not None:
-                self.tap.add(clock.now, frame)
+                self.tap.add(clock.now, self.offload(frame) if self.offload else frame)
             self.segment.carry(self, frame)
 
         clock.at(when, leave)
@@ -71,7 +75,7 @@ class Segment:
 
     Frames of one sender arrive in order, `delay_ns` later give or take a few percent.
     `meddle` sees each frame and returns what becomes of it: None loses it, a number delays it
-    by so many nanoseconds more, out of order; 0 leaves it alone.
+    by so many nanoseconds more, out of order; 0 leaves it alone. `mangle` may change its bytes.
     """
 
     name: str
@@ -79,6 +83,7 @@ class Segment:
     delay_ns: int
     interfaces: list[Interface] = field(default_factory=list)
     meddle: list[Callable[[Interface, bytes], int | None]] = field(default_factory=list)
+    mangle: list[Callable[[bytes], bytes]] = field(default_factory=list)
     _last: dict[str, int] = field(default_factory=dict)
     _count: int = 0
 
@@ -91,6 +96,8 @@ class Segment:
             if fate is None:
                 return
             extra += fate
+        for mangle in self.mangle:
+            frame = mangle(frame)
         jitter = draw(0, self.delay_ns // 8, self.name, self._count)
         arrival = self.clock.now + self.delay_ns + jitter
         if extra:

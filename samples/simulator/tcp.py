@@ -240,12 +240,14 @@ class Socket:
         if self.state != "ESTABLISHED":
             return
         end = self.iss + 1 + len(self.outbox)
+        first, idle = self.nxt, not self.flight
         while self.nxt < end and len(self.flight) < self.cwnd:
             stop = min(end, self.nxt + self.mss)
             self._send_new(stop, wire.ACK | (wire.PSH if stop == end else 0))
         if self.fin_at == self.nxt and len(self.flight) < self.cwnd + 1:
             self._send_new(self.nxt + 1, wire.FIN | wire.ACK)
-        self._arm()
+        if self.nxt > first and (idle or not self.backoff):
+            self._arm()  # tcp_event_new_data_sent; a running backoff is left alone
 
     def _send_new(self, end: int, flags: int) -> None:
         self.flight.append(Sent(self.nxt, end, self.clock.now, self.clock.now))
@@ -419,6 +421,7 @@ class Socket:
             self.backoff = 0
             self._probe_sent = False
             self._stalled_since = None
+            self._arm()
         for left, right in options.get("sack", ()):
             low, high = self._unwrap(left, self.una), self._unwrap(right, self.una)
             for item in self.flight:
