@@ -58,15 +58,18 @@ def verdict(result: Result) -> str:
 def _verdict_without_findings(clean: int, unanswered: int) -> str:
     if not clean and not unanswered:
         return "Nothing was examined: no rule gave an answer."
+    asked = counted(clean + unanswered, "question")
     if not clean:
-        return (
-            f"Nothing is known yet: {counted(unanswered, 'question was', 'questions were')} asked "
-            "and these captures can answer none."
-        )
-    found = f"No fault was found by the {counted(clean, 'question')} that could be examined"
+        return f"Nothing is known yet: these captures answer none of the {asked} asked."
     if unanswered:
-        return f"{found}; {number(unanswered)} could not, and a fault may lie there."
-    return f"{found}; that holds for the captured hosts and the captured time only."
+        return (
+            f"No fault found, but only {number(clean)} of {asked} could be examined: a fault may "
+            "lie in the others."
+        )
+    return (
+        f"No fault found: examined and in order were {asked}, for the captured hosts and the "
+        "captured time only."
+    )
 
 
 def tally(result: Result) -> str:
@@ -102,19 +105,23 @@ def next_step(result: Result) -> Step:
         return Step(text="Read the evidence of the first finding.", finding=finding)
     for gap in gaps(result.not_examined):
         if gap.command:
+            needs = dict.fromkeys(need for item in gap.questions for need in item.needs)
             return Step(
-                text="Take this capture while the trouble is there and analyse it together with "
-                f"these; it answers {counted(len(gap.questions), 'open question')}.",
+                text=(f"Needed: {', '.join(list(needs)[:3])}. " if needs else "")
+                + "Take it while the trouble is there and analyse it together with these; it "
+                f"answers {counted(len(gap.questions), 'open question')}.",
                 commands=(gap.command,),
             )
     if _open(result) or not result.clean:
         return Step(
             text="Capture on the director and on a realserver at the same time, while the trouble "
-            "is there; `pcapdiag plan` prints the commands."
+            "is there. The commands for that are printed by:",
+            commands=("pcapdiag plan",),
         )
     return Step(
         text="If users still see the trouble, capture again while they do: on every host of the "
-        "path, at the same time. `pcapdiag plan` prints the commands."
+        "path, at the same time. The commands for that are printed by:",
+        commands=("pcapdiag plan",),
     )
 
 
@@ -161,12 +168,26 @@ def reach_text(finding: Finding) -> str:
     return ", ".join(parts)
 
 
+def proof_text(finding: Finding, most: int = 6) -> str:
+    """Return the primary frames by file: "director.pcap frame 57; rs1.pcap frames 61, 75"."""
+    frames: dict[str, list[int]] = {}
+    primary = [item for item in finding.evidence if item.role == "primary"]
+    for item in primary[:most]:
+        frames.setdefault(item.file, []).append(item.frame)
+    parts = [
+        f"{file} {'frame' if len(numbers) == 1 else 'frames'} {', '.join(map(str, numbers))}"
+        for file, numbers in frames.items()
+    ]
+    more = f" and {number(len(primary) - most)} more" if len(primary) > most else ""
+    return "; ".join(parts) + more
+
+
 def captured_text(vantages: Iterable[Vantage]) -> str:
-    """Return what there was to read: "2 vantages, 20,346 packets, 2024-05-01 ... UTC"."""
+    """Return what there was to read: "Read 2 vantages, 20,346 packets, 2024-05-01 ... UTC."."""
     points = tuple(vantages)
     files = [file for point in points for file in point.files]
     if not files:
-        return "no capture was read"
+        return "No capture was read."
     first = [file.first_ns for file in files if file.first_ns is not None]
     last = [file.last_ns for file in files if file.last_ns is not None]
     parts = [
@@ -175,7 +196,7 @@ def captured_text(vantages: Iterable[Vantage]) -> str:
     ]
     if first and last:
         parts.append(span(min(first), max(last)))
-    return ", ".join(parts)
+    return f"Read {', '.join(parts)}."
 
 
 def weaknesses(vantages: Iterable[Vantage]) -> tuple[str, ...]:
