@@ -19,9 +19,10 @@ OUTAGE_S = 5.0
 STORY = """
 At 5 seconds the line to clients 198.51.100.150 to .154 goes down in the middle of their transfers.
 The router in front of it (192.0.2.2) withdraws the route and answers what still comes for them with
-host unreachable. The messages quote VIP:80 to the client and go to the VIP. The director should look the quoted connection up,
-rewrite the outer destination and the quoted source to the realserver's address and port, and send
-the message in on eth1. It sends none, because its INPUT chain drops ICMP before ip_vs.
+host unreachable. The messages quote VIP:80 to the client and go to the VIP. The director should
+look the quoted connection up, rewrite the outer destination and the quoted source to the
+realserver's address and port, and send the message in on eth1. It sends none, because its INPUT
+chain drops ICMP before ip_vs.
 
 The realservers are not told and repeat their segments with doubling pauses. The size of the
 segments has nothing to do with it: it hits short ones as well as full ones.

@@ -369,8 +369,19 @@ def second_router(lab: Lab) -> Host:
     return host
 
 
-def browse(lab: Lab, *, clients: Sequence[str], start_s: float, every_s: float, count: int) -> None:
-    """Plan ordinary connections: short pages mostly, some long, some uploads, some kept open."""
+def browse(
+    lab: Lab,
+    *,
+    clients: Sequence[str],
+    start_s: float,
+    every_s: float,
+    count: int,
+    ports: tuple[int, int] = (80, 80),
+) -> None:
+    """Plan ordinary connections: short pages mostly, some long, some uploads, some kept open.
+
+    `ports` is the service's port in the cluster and, where a NAT in front changes it, outside.
+    """
     kinds: list[tuple[str, list[Step], str]] = [
         ("page", [("get", 340)], "server"),
         ("page", [("get", 2100)], "client"),
@@ -390,4 +401,13 @@ def browse(lab: Lab, *, clients: Sequence[str], start_s: float, every_s: float, 
         client = clients[number % len(clients)]
         offset = draw(0, 150, lab.sample, number, "start") / 1000
         port = 32768 + draw(0, 90, lab.sample, number, "port") + 97 * number
-        lab.flow(label, client, port, start_s + every_s * number + offset, steps, ending=ending)
+        lab.flow(
+            label,
+            client,
+            port,
+            start_s + every_s * number + offset,
+            steps,
+            ending=ending,
+            service_port=ports[0],
+            public_port=ports[1],
+        )

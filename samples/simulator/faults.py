@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from .clock import seconds
+from .wire import SYN, TCP_PROTO
 
 if TYPE_CHECKING:
     from . import wire
     from .cluster import Lab
     from .hosts import Verdict
     from .links import Interface
+
+
+HOST_PROHIBITED: Final = (3, 10)
 
 
 def drop_icmp_errors(lab: Lab, *, at_s: float) -> None:
@@ -18,3 +24,42 @@ def drop_icmp_errors(lab: Lab, *, at_s: float) -> None:
         return "drop" if header.is_error else None
 
     lab.at(at_s, lambda: lab.director.input_rules.append(rule))
+
+
+def stateful_reject(
+    lab: Lab,
+    host: str,
+    *,
+    ports: tuple[int, ...],
+    forgets_s: float | None = None,
+    at_s: float = 0.0,
+) -> None:
+    """Let a host reject, with host prohibited, TCP that its conntrack knows no connection for.
+
+    A SYN makes an entry, which is forgotten after `forgets_s` quiet seconds; None: no entry is ever
+    confirmed, as on a director in direct routing with vs.conntrack=0. tcp_loose is 0.
+    """
+    last: dict[tuple[str, int, int], int] = {}
+
+    def rule(header: wire.Header, _interface: Interface) -> Verdict | None:
+        if header.proto != TCP_PROTO or header.dport not in ports:
+            return None
+        key = (header.src, header.sport, header.dport)
+        if header.flags & SYN:
+            last[key] = lab.clock.now
+            return None
+        if forgets_s is not None and lab.clock.now - last.get(key, 0) <= seconds(forgets_s):
+            last[key] = lab.clock.now
+            return None
+        return HOST_PROHIBITED
+
+    lab.at(at_s, lambda: lab.hosts[host].input_rules.append(rule))
+
+
+def reject_port(lab: Lab, host: str, port: int) -> None:
+    """Let a host reject all TCP to a port with host prohibited."""
+
+    def rule(header: wire.Header, _interface: Interface) -> Verdict | None:
+        return HOST_PROHIBITED if (header.proto, header.dport) == (TCP_PROTO, port) else None
+
+    lab.hosts[host].input_rules.append(rule)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from . import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from .apps import Flow
     from .capture import Seen
@@ -31,6 +31,11 @@ def of(*flows: Flow) -> Wanted:
         return bool({(seen.ip.src, seen.ip.sport), (seen.ip.dst, seen.ip.dport)} & ends)
 
     return wanted
+
+
+def on(flows: Sequence[Flow], realserver: str) -> list[Flow]:
+    """Return the flows that a realserver got."""
+    return [flow for flow in flows if flow.realserver == realserver]
 
 
 def quotes(*flows: Flow) -> Wanted:

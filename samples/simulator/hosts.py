@@ -289,7 +289,7 @@ class Host:
         if limited and self.limits_errors and not self._may_send_error(header.src):
             return
         if src is None:
-            src = header.dst if self.is_local(header.dst) else self.source_for(header.src)
+            src = header.dst if self.for_us(header) else self.source_for(header.src)
         self._ident += draw(1, 5, self.name, self._ident)
         message = wire.icmp_error(
             src, header.src, kind, offending, word=word, ident=self._ident & 0xFFFF
