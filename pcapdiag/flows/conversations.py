@@ -1,0 +1,124 @@
+"""Packets grouped into flows: five-tuple, reuse of ports, originator, numbering, life."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from pcapdiag.capture.frames import NO_TIME
+from pcapdiag.flows import incarnations
+from pcapdiag.flows.arrays import previous, starts_of, values
+from pcapdiag.flows.five_tuple import endpoint_keys, order_by
+from pcapdiag.flows.sides import Sides, arrange
+from pcapdiag.protocols import TcpFlag
+
+if TYPE_CHECKING:
+    import polars as pl
+    from numpy.typing import NDArray
+
+    from pcapdiag.flows.arrays import Rows
+    from pcapdiag.flows.five_tuple import Keys
+
+_ENDS: Final = np.uint16(TcpFlag.FIN | TcpFlag.RST)
+_RST: Final = np.uint16(TcpFlag.RST)
+
+
+@dataclass(frozen=True, slots=True)
+class Conversations:
+    """The flows of a vantage; arrays have one element a flow, in order of first packet."""
+
+    count: int
+    sides: Sides
+    first_row: Rows
+    source: NDArray[np.uint8]
+    """Index into incarnations.SOURCES."""
+    closed_by: NDArray[np.int8]
+    """-1: open; 0: the originator's FIN; plus 1: the responder's; plus 2: an RST."""
+    idle_ns: Rows
+    """Longest gap between two packets; -1: there was one packet only."""
+    idle_end_ns: Rows
+    """When it ended; NO_TIME: unknown."""
+
+
+def find(packets: pl.DataFrame, keys: Keys, rows: Rows) -> Conversations:
+    """Group the packets in `rows` (ascending; first sights with ports)."""
+    everything = len(rows) == len(packets)
+    order, tuples = order_by(
+        keys.tuple_key if everything else keys.tuple_key[rows], None if everything else rows
+    )
+    flags, seq = values(packets, "tcp_flags")[order], values(packets, "tcp_seq")
+    by_second = keys.sent_by_second[order]
+    ack = values(packets, "tcp_ack")
+    shakes = incarnations.Handshakes.among(order, tuples, flags, by_second, seq, ack)
+    reused = incarnations.new_flows(shakes, order, tuples, flags, by_second, seq)
+    starts = np.union1d(tuples, reused) if len(reused) else tuples
+    first = order[starts]
+    opened, source = incarnations.originators(shakes, starts, by_second, _endpoints(packets, first))
+
+    number = _numbers(first, len(packets))
+    by_responder = by_second != np.repeat(opened, np.diff(starts, append=len(order)))
+    idle_ns, idle_end_ns = _idle(values(packets, "time_ns", NO_TIME)[order], starts)
+    found = Conversations(
+        len(starts),
+        arrange(order, starts, number, by_responder),
+        np.empty_like(first),
+        np.empty_like(source),
+        np.full(len(starts), -1, np.int8),
+        np.empty_like(idle_ns),
+        np.empty_like(idle_end_ns),
+    )
+    found.first_row[number] = first
+    found.source[number] = source
+    found.idle_ns[number] = idle_ns
+    found.idle_end_ns[number] = idle_end_ns
+    ends = np.flatnonzero(flags & _ENDS)
+    flow = np.searchsorted(starts, ends, "right") - 1
+    first_end = starts_of(flow)
+    at = ends[first_end]
+    found.closed_by[number[flow[first_end]]] = 2 * (flags[at] & _RST != 0) + by_responder[at]
+    return found
+
+
+def _endpoints(
+    packets: pl.DataFrame, rows: Rows
+) -> tuple[NDArray[np.uint64], NDArray[np.uint16], NDArray[np.uint64], NDArray[np.uint16]]:
+    chosen = packets.select(
+        f"{end}_{part}" for end in ("src", "dst") for part in ("hi", "lo", "port")
+    )[rows]
+    return (
+        endpoint_keys(chosen, "src"),
+        values(chosen, "src_port"),
+        endpoint_keys(chosen, "dst"),
+        values(chosen, "dst_port"),
+    )
+
+
+def _numbers(first: Rows, packets: int) -> Rows:
+    """Return each flow's rank by first row."""
+    begins = np.zeros(packets, np.bool_)
+    begins[first] = True
+    return (np.cumsum(begins) - 1)[first]
+
+
+def _idle(time: NDArray[np.int64], starts: Rows) -> tuple[Rows, Rows]:
+    """Return each flow's longest gap in ns and its end; -1 and NO_TIME for single packets."""
+    if not len(time):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    before = previous(time, NO_TIME)
+    gap = time - before
+    unknown = (time == NO_TIME) | (before == NO_TIME)
+    gap[unknown] = 0
+    gap[starts] = -1
+    longest = np.maximum.reduceat(gap, starts)
+    lengths = np.diff(starts, append=len(time))
+    alone = lengths == 1
+    longest = np.where(alone, -1, np.maximum(longest, 0))
+    found = np.flatnonzero(gap == np.repeat(longest, lengths))
+    flow = np.searchsorted(starts, found, "right") - 1
+    heads = starts_of(flow)
+    end = np.full(len(starts), NO_TIME, np.int64)
+    end[flow[heads]] = time[found[heads]]
+    end[alone] = NO_TIME
+    return longest, end

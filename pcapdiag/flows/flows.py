@@ -1,0 +1,175 @@
+"""The `flows` table, and what `packets` says of its flow: number, sender, first sight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+from pcapdiag import schema
+from pcapdiag.capture.frames import NO_TIME
+from pcapdiag.flows import conversations, sides, sightings, tcp
+from pcapdiag.flows.arrays import nullable, present, values
+from pcapdiag.flows.five_tuple import keys_of
+from pcapdiag.flows.incarnations import SOURCES
+from pcapdiag.flows.offload import MAX_MTU
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pcapdiag.flows.arrays import Rows
+    from pcapdiag.flows.conversations import Conversations
+    from pcapdiag.flows.five_tuple import Keys
+    from pcapdiag.flows.sides import Measures
+
+_CLOSED_BY: Final = ("orig-fin", "resp-fin", "orig-rst", "resp-rst")
+"""Index: 2 for RST, plus 1 for the responder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """What build() makes of a packets table."""
+
+    flows: pl.DataFrame
+    """Table `flows`, numbered in order of first packet."""
+    in_flows: pl.DataFrame
+    """Table `packets_in_flows`, one row a packet."""
+
+
+def build(packets: pl.DataFrame, sacks: pl.DataFrame, icmp: pl.DataFrame) -> Flows:
+    """Return the flows of one vantage.
+
+    `packets`, `sacks` and `icmp` are decoded tables (schema.py), `row` in the side tables being
+    the row in `packets`. Times may be missing and may go backwards.
+    """
+    keys = keys_of(packets)
+    copies = sightings.copy_of(packets, icmp, keys)
+    found, measures, repeated = _measure(packets, sacks, keys, copies)
+    rows, originals = sightings.recut_copies(packets, *repeated)
+    if len(rows):
+        copies[rows] = originals
+        found, measures, _ = _measure(packets, sacks, keys, copies)
+    in_flows = _in_flows(found, copies)
+    return Flows(_table(packets, found, measures, in_flows, copies), in_flows.table())
+
+
+def _measure(
+    packets: pl.DataFrame, sacks: pl.DataFrame, keys: Keys, copies: Rows
+) -> tuple[Conversations, Measures, tcp.Repeated]:
+    found = conversations.find(packets, keys, np.flatnonzero(keys.has_ports & (copies < 0)))
+    measures = sides.Measures(2 * found.count, {})
+    if not found.count:
+        nobody = np.empty(0, np.int64)
+        return found, measures, (nobody, nobody)
+    sides.measure(found.sides, packets, measures)
+    return found, measures, tcp.measure(found.sides, packets, sacks, measures)
+
+
+@dataclass(frozen=True, slots=True)
+class _InFlows:
+    """The packets_in_flows table as arrays, one element a packet."""
+
+    flow: Rows
+    """-1: none."""
+    by_orig: NDArray[np.bool_]
+    copies: Rows
+    """-1: a first sight."""
+
+    def table(self) -> pl.DataFrame:
+        """Return it with nulls."""
+        columns = [
+            nullable("flow", self.flow.astype(np.uint32), self.flow >= 0),
+            nullable("by_orig", self.by_orig, self.flow >= 0),
+            nullable("copy_of", self.copies.astype(np.uint32), self.copies >= 0),
+        ]
+        return schema.conform(pl.DataFrame(columns), "packets_in_flows")
+
+
+def _in_flows(found: Conversations, copies: Rows) -> _InFlows:
+    flow = np.full(len(copies), -1, np.int64)
+    by_orig = np.zeros(len(copies), np.bool_)
+    rows = found.sides.rows
+    side = np.repeat(found.sides.side, found.sides.lengths)
+    flow[rows] = side >> 1
+    by_orig[rows] = side & 1 == 0
+    later = np.flatnonzero(copies >= 0)
+    flow[later] = flow[copies[later]]
+    by_orig[later] = by_orig[copies[later]]
+    return _InFlows(flow, by_orig, copies)
+
+
+def _table(
+    packets: pl.DataFrame,
+    found: Conversations,
+    measures: Measures,
+    in_flows: _InFlows,
+    copies: Rows,
+) -> pl.DataFrame:
+    if not found.count:
+        return schema.empty("flows")
+    first = found.first_row
+    sent_by_orig = in_flows.by_orig[first]
+    columns = [
+        pl.Series("flow", np.arange(found.count, dtype=np.uint32)),
+        *(pl.Series(name, values(packets, name)[first]) for name in ("ip_version", "ip_proto")),
+        pl.Series("first_row", first.astype(np.uint32)),
+        pl.Series("originator_source", found.source)
+        .cast(pl.Int64)
+        .replace_strict(dict(enumerate(SOURCES)), return_dtype=schema.ORIGINATOR_SOURCES),
+    ]
+    for part in ("hi", "lo", "port"):
+        source, target = (values(packets, f"{end}_{part}")[first] for end in ("src", "dst"))
+        columns.append(pl.Series(f"orig_{part}", np.where(sent_by_orig, source, target)))
+        columns.append(pl.Series(f"resp_{part}", np.where(sent_by_orig, target, source)))
+    columns += _life(found, measures)
+    columns.append(_tunnel(packets, in_flows, found.count))
+    later = in_flows.flow[copies >= 0]
+    counted = np.bincount(later[later >= 0], minlength=found.count)
+    columns.append(pl.Series("copies", counted.astype(np.uint32)))
+    _unsegmented(measures)
+    for name, (column, known) in measures.columns.items():
+        for offset, prefix in enumerate(("orig", "resp")):
+            part_known = None if known is None else known[offset::2]
+            columns.append(nullable(f"{prefix}_{name}", column[offset::2], part_known))
+    return schema.conform(pl.DataFrame(columns), "flows")
+
+
+def _life(found: Conversations, measures: Measures) -> list[pl.Series]:
+    """First and last time, longest pause, and who closed."""
+    first, timed = measures.columns["first_ns"]
+    last, _ = measures.columns["last_ns"]
+    seen = np.ones(len(first), np.bool_) if timed is None else timed
+    some = seen[0::2] | seen[1::2]
+    begin = np.where(seen, first, sides.LAST_TIME).reshape(-1, 2).min(axis=1)
+    end = np.where(seen, last, NO_TIME).reshape(-1, 2).max(axis=1)
+    closed = pl.Series("closed_by", found.closed_by).replace_strict(
+        {-1: None, **dict(enumerate(_CLOSED_BY))}, return_dtype=pl.Enum(_CLOSED_BY)
+    )
+    return [
+        nullable("first_ns", begin, some),
+        nullable("last_ns", end, some),
+        nullable("idle_ns", found.idle_ns, found.idle_ns >= 0),
+        nullable("idle_end_ns", found.idle_end_ns, found.idle_end_ns != NO_TIME),
+        closed,
+    ]
+
+
+def _tunnel(packets: pl.DataFrame, in_flows: _InFlows, count: int) -> pl.Series:
+    """Return per flow the encapsulation of its first tunnelled packet, second sights included."""
+    rows = np.flatnonzero(present(packets, "tunnel") & (in_flows.flow >= 0))[::-1]
+    kind = np.zeros(count, np.uint32)
+    known = np.zeros(count, np.bool_)
+    physical = packets.get_column("tunnel").to_physical().fill_null(0).to_numpy()
+    kind[in_flows.flow[rows]] = physical[rows]
+    known[in_flows.flow[rows]] = True
+    return nullable("tunnel", kind, known).cast(schema.TUNNELS)
+
+
+def _unsegmented(measures: Measures) -> None:
+    """Flag what no wire carries, whatever the protocol."""
+    largest, known = measures.columns["max_ip_len"]
+    sent = np.ones(len(largest), np.bool_) if known is None else known
+    every = np.flatnonzero(sent & (largest > MAX_MTU))
+    measures.put("offload", every, np.ones(len(every), np.bool_), otherwise=False)

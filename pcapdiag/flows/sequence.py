@@ -1,0 +1,201 @@
+"""TCP sequence numbers as positions on one line, so that running maxima need no loop.
+
+Sequence numbers are 32 bits and wrap (RFC 9293 section 3.4). Each side's are unwrapped into
+offsets from its lowest, and the sides are laid one behind the other on one int64 axis, each in a
+lane as long as what it sent. A position names a byte of a side; a running maximum over all packets
+restarts by itself at each lane.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from pcapdiag.flows.arrays import previous, spread, starts_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pcapdiag.flows.arrays import Rows
+
+MAX_JUMP: Final = 1 << 30
+"""Bytes: the largest window there is (RFC 7323 section 2.3). No side is further ahead of itself,
+unless the capture lost a gigabyte; what is further away is forged or another connection's."""
+
+_NOWHERE: Final = int(np.iinfo(np.int64).max)
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Where each packet's bytes lie. Arrays per packet (side order) and per segment."""
+
+    left: Rows
+    """Position of the packet's first byte."""
+    right: Rows
+    """Position behind its last; SYN and FIN count one. Equal to left: the packet holds nothing."""
+    reach: Rows
+    """Highest `right` of the packet's side so far, itself included."""
+    before: Rows
+    """Highest `right` of the packet's side before it; the lane's begin for the first."""
+    base: Rows
+    """Per segment: the lane's begin, the lowest sequence number the side sent."""
+    end: Rows
+    """Per segment: highest `right`."""
+    first: NDArray[np.uint32]
+    """Per segment: the sequence number at `base`."""
+    known: NDArray[np.bool_]
+    """Per segment: whether any packet told where the side is; a side of bare resets does not."""
+    usable: NDArray[np.bool_]
+    """Per packet: whether it was placed; others lie empty at their lane's begin."""
+
+    def highest(self) -> NDArray[np.uint32]:
+        """Return, per segment, the sequence number at `end`."""
+        return self.first + (self.end - self.base).astype(np.uint32)
+
+    @property
+    def long(self) -> NDArray[np.bool_]:
+        """Return, per segment, whether 32 bits are too few to tell old from new."""
+        return self.end - self.base > MAX_JUMP
+
+
+def lay_out(
+    seq: NDArray[np.uint32],
+    length: NDArray[Any],
+    payload: NDArray[Any],
+    bare_reset: NDArray[np.bool_],
+    starts: Rows,
+) -> Axis:
+    """Place packets on the axis.
+
+    `length` counts payload, SYN and FIN, `payload` the bytes alone. Bare resets (RST without
+    payload) are not placed: their numbers may come from anywhere (RFC 9293 section 3.10.7.1).
+    """
+    offset, usable = _offsets(seq, payload, bare_reset, starts)
+    width = np.where(usable, length, 0).astype(np.int64) if not usable.all() else length
+    over = offset + width
+    low = np.minimum.reduceat(
+        offset if usable.all() else np.where(usable, offset, _NOWHERE), starts
+    )
+    high = np.maximum.reduceat(over if usable.all() else np.where(usable, over, -_NOWHERE), starts)
+    known = low != _NOWHERE
+    low, high = np.where(known, low, 0), np.where(known, high, 0)
+    reference = _references(seq, bare_reset, starts)
+    lane = high - low + 1
+    base = np.cumsum(lane) - lane
+    left = offset
+    left += spread(base - low, starts, len(seq))
+    if not usable.all():
+        left = np.where(usable, left, spread(base, starts, len(seq)))
+    right = left + width
+    reach = np.maximum.accumulate(right)
+    before = previous(reach, 0)
+    before[starts] = base
+    return Axis(
+        left,
+        right,
+        reach,
+        before,
+        base,
+        base + (high - low),
+        reference + low.astype(np.uint32),
+        known,
+        usable,
+    )
+
+
+def _references(
+    seq: NDArray[np.uint32], bare_reset: NDArray[np.bool_], starts: Rows
+) -> NDArray[np.uint32]:
+    """Return each segment's first sequence number that is not a bare reset's."""
+    if not bare_reset[starts].any():
+        return seq[starts]
+    position = np.where(bare_reset, len(seq), np.arange(len(seq)))
+    first = np.minimum.reduceat(position, starts)
+    return seq[np.where(first < len(seq), first, starts)]
+
+
+def _offsets(
+    seq: NDArray[np.uint32],
+    payload: NDArray[Any],
+    bare_reset: NDArray[np.bool_],
+    starts: Rows,
+) -> tuple[Rows, NDArray[np.bool_]]:
+    """Return offsets from each segment's reference, and where they mean something."""
+    total = len(seq)
+    reference = _references(seq, bare_reset, starts)
+    near = (seq - spread(reference, starts, total)).view(np.int32)
+    usable = ~bare_reset
+    offset = near.astype(np.int64)
+    far = (near > MAX_JUMP) | (near < -MAX_JUMP)
+    if far.any():
+        sent = np.add.reduceat(payload, starts, dtype=np.int64)
+        long = sent > MAX_JUMP
+        if long.any():
+            _unwrap(offset, usable, seq, np.flatnonzero(spread(long, starts, total)), starts)
+        usable &= ~far | spread(long, starts, total)
+        _follow_majority(offset, usable, seq, bare_reset, starts, long)
+    return offset, usable
+
+
+def _unwrap(
+    offset: Rows,
+    usable: NDArray[np.bool_],
+    seq: NDArray[np.uint32],
+    chosen: Rows,
+    starts: Rows,
+) -> None:
+    """Follow sides that sent more than 32 bits can tell apart from packet to packet.
+
+    A packet that jumps while its neighbours agree with each other is left out.
+    """
+    chosen = chosen[usable[chosen]]
+    segment = np.searchsorted(starts, chosen, "right") - 1
+    number = seq[chosen]
+    heads = starts_of(segment)
+    is_head = np.zeros(len(chosen), np.bool_)
+    is_head[heads] = True
+    step = (number - previous(number, 0)).view(np.int32).astype(np.int64)
+    step[is_head] = 0
+    jumped = np.abs(step) > MAX_JUMP
+    following = np.append(number[2:], number[-2:])
+    skipping = (following[: len(number)] - number).view(np.int32).astype(np.int64)
+    # skipping[i] is the step from i to i + 2: small where i + 1 alone is out of line.
+    alone = jumped & (np.abs(previous(skipping, 0)) <= MAX_JUMP)
+    alone |= jumped & (np.append(is_head[1:], True))
+    kept = ~alone
+    usable[chosen[alone]] = False
+    chosen, number, segment = chosen[kept], number[kept], segment[kept]
+    heads = starts_of(segment)
+    step = (number - previous(number, 0)).view(np.int32).astype(np.int64)
+    step[heads] = 0
+    run = np.cumsum(step)
+    offset[chosen] = run - np.repeat(run[heads], np.diff(heads, append=len(run)))
+
+
+def _follow_majority(
+    offset: Rows,
+    usable: NDArray[np.bool_],
+    seq: NDArray[np.uint32],
+    bare_reset: NDArray[np.bool_],
+    starts: Rows,
+    long: NDArray[np.bool_],
+) -> None:
+    """Take the middle packet as reference where most packets are far from the first."""
+    total = len(seq)
+    lengths = np.diff(starts, append=total)
+    placed = np.add.reduceat(usable, starts, dtype=np.int64)
+    resets = np.add.reduceat(bare_reset, starts, dtype=np.int64)
+    lost = np.flatnonzero(~long & (2 * placed < lengths - resets))
+    if not len(lost):
+        return
+    wanted = np.zeros(len(starts), np.bool_)
+    wanted[lost] = True
+    chosen = np.flatnonzero(np.repeat(wanted, lengths))
+    middle = starts + lengths // 2
+    near = (seq - np.repeat(seq[middle], lengths))[chosen].view(np.int32).astype(np.int64)
+    first = _references(seq, bare_reset, starts)
+    shift = (seq[middle] - first).view(np.int32).astype(np.int64)
+    offset[chosen] = near + np.repeat(shift, lengths)[chosen]
+    usable[chosen] = ~bare_reset[chosen] & (np.abs(near) <= MAX_JUMP)

@@ -1,0 +1,296 @@
+"""The same packet seen again at one vantage: forwarded, or captured twice. `copy_of` says which.
+
+A director in DR mode sees every forwarded packet twice on one interface, with another MAC and a
+TTL one lower; in TUN mode plain and then inside a tunnel; `-i any`, bridges, bonds and VLAN
+parents show exact doubles; a routing loop shows one packet at every TTL. None of these is a
+retransmission: a sender that repeats a segment sends a new packet, with a new IP ID (Linux counts
+one per packet of a socket, RFC 6864 only forbids reuse) and mostly a new timestamp. Packets that
+NAT rewrote have other five-tuples and are joined by cluster/.
+
+Two packets are *alike* if everything is equal that forwarding leaves alone. Alike packets are
+sights of one packet if they are at different *places* (TTL, MACs, VLAN, tunnel depth, interface,
+capture), soon after one another, the n-th at one place with the n-th at the other. At one and
+the same place they are one packet only if they are exact doubles within milliseconds, and, where
+the IP ID names nothing (0, or IPv6), only if the capture doubles packets as a habit: two
+duplicate ACKs may be equal to the last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import numpy as np
+
+from pcapdiag.capture.frames import NO_TIME
+from pcapdiag.flows.arrays import previous, values
+from pcapdiag.flows.five_tuple import combine, mix, order_by
+
+if TYPE_CHECKING:
+    import polars as pl
+    from numpy.typing import NDArray
+
+    from pcapdiag.flows.arrays import Rows
+    from pcapdiag.flows.five_tuple import Keys
+
+    Words = NDArray[np.uint64]
+
+NAMED_FORWARD_NS: Final = 3_500_000_000
+"""A forwarded packet with an IP ID may wait this long: Linux queues it while ARP asks three times,
+one second apart, and the ID keeps it apart from a retransmission."""
+
+UNNAMED_FORWARD_NS: Final = 100_000_000
+"""The same without an IP ID: half the smallest RTO (200 ms), so that no repetition by timeout
+passes for a copy, and long for a queue."""
+
+DOUBLE_NS: Final = 10_000_000
+"""Exact doubles at one place: two taps of one host see a packet within a scheduling delay, and
+one interface handed it to another; 10 ms is ten times what a loaded host was seen to need."""
+
+HABIT: Final = 0.5
+"""A capture doubles packets as a habit if at least this share of its packets with an IP ID (or,
+in a capture without, of its packets with payload) are exact doubles' second sights or have one.
+Bonds and bridges double all or nearly none."""
+
+_PLACE: Final = (
+    "ttl",
+    "tunnel_depth",
+    "eth_src",
+    "eth_dst",
+    "vlan",
+    "vlan_inner",
+    "interface",
+    "capture",
+)
+"""With the direction, what tells where a packet was seen."""
+
+_BLOCK: Final = 1 << 15  # rows hashed at once, for the cache
+
+
+def copy_of(packets: pl.DataFrame, icmp: pl.DataFrame, keys: Keys) -> Rows:
+    """Return, per row of `packets`, the row of the same packet's first sight, or -1: this is it.
+
+    `keys` are five_tuple.keys_of(packets); `icmp` is the side table. The first sight is the one
+    in the lowest row. Frames that are not IP are never copies.
+    """
+    copies = np.full(len(packets), -1, np.int64)
+    alike = np.flatnonzero(keys.has_addresses)
+    if len(alike) < 2:
+        return copies
+    named = values(packets, "ip_id") != 0
+    likeness = _likeness(packets, icmp, keys, named)
+    rows, starts = order_by(likeness if len(alike) == len(packets) else likeness[alike], alike)
+    length = np.diff(starts, append=len(rows))
+    pairs, longer = (
+        _Repeats.among(packets, rows[np.repeat(wanted, length)], length[wanted], named)
+        for wanted in (length == 2, length > 2)
+    )
+    in_pairs, in_longer = _pair_places(pairs), _run_places(longer)
+    doubled = np.concatenate(
+        (pairs.rows[1::2][in_pairs.double], longer.rows[in_longer.order[in_longer.double]])
+    )
+    habit = _habit(packets, doubled, named)
+    for repeats, first in (
+        (pairs, _first_of_pairs(pairs, in_pairs, habit)),
+        (longer, _first_of_runs(longer, in_longer, habit)),
+    ):
+        later = repeats.rows != first
+        copies[repeats.rows[later]] = first[later]
+    return copies
+
+
+def _likeness(
+    packets: pl.DataFrame, icmp: pl.DataFrame, keys: Keys, named: NDArray[np.bool_]
+) -> Words:
+    """Return a word per row over all that forwarding leaves alone.
+
+    The checksum counts only where no IP ID names the packet: a host that forwards what it got
+    from a virtual interface may complete the checksum on the way.
+    """
+    halves = (
+        ("tcp_seq", "tcp_ack"),
+        ("tcp_tsval", "tcp_tsecr"),
+        ("ip_len", "payload_len"),
+        ("ip_id", "tcp_flags"),
+    )
+    pairs = [tuple(_filled(packets, name) for name in pair) for pair in halves]
+    checksum = _filled(packets, "transport_checksum")
+    offset = _filled(packets, "frag_offset")
+    words = np.empty(len(packets), np.uint64)
+    shift = np.uint64(32)
+    for start in range(0, len(packets), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        fields = [keys.directed[part]]
+        for upper, lower in pairs:
+            if upper is None and lower is None:
+                continue
+            word = np.zeros(len(fields[0]), np.uint64)
+            if upper is not None:
+                word += upper[part]
+                word <<= shift
+            if lower is not None:
+                word += lower[part]
+            fields.append(word)
+        if checksum is not None:
+            fields.append(np.where(named[part], 0, checksum[part]))
+        if offset is not None:
+            fields.append(offset[part])
+        words[part] = combine(*fields)
+    if len(icmp):
+        told = np.zeros(len(packets), np.uint64)
+        told[values(icmp, "row")] = combine(
+            *(
+                values(icmp, name)
+                for name in (
+                    "icmp_checksum_field",
+                    "icmp_len",
+                    "icmp_ident",
+                    "icmp_sequence",
+                    "next_hop_mtu",
+                    "quoted_ip_id",
+                    "quoted_tcp_seq",
+                    "quoted_src_port",
+                )
+            )
+        )
+        words = mix(words + told)
+    return words
+
+
+def _filled(packets: pl.DataFrame, name: str) -> NDArray[Any] | None:
+    """Return a column with 0 for null, or None where all of it is null or zero."""
+    if packets.get_column(name).null_count() == len(packets):
+        return None
+    column = values(packets, name)
+    return column if column.any() else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Repeats:
+    """Alike packets, run by run in row order, with what tells their places apart."""
+
+    rows: Rows
+    run: Rows
+    time: NDArray[np.int64]
+    place: Words
+    named: NDArray[np.bool_]
+    capture: NDArray[Any]
+
+    @classmethod
+    def among(
+        cls, packets: pl.DataFrame, rows: Rows, length: Rows, named: NDArray[np.bool_]
+    ) -> Self:
+        """Gather what is needed about `rows`, which stand in runs of the given lengths."""
+        place = np.zeros(len(rows), np.uint64)
+        if len(rows):
+            columns = [values(packets, name) for name in _PLACE]
+            direction = packets.get_column("direction").to_physical().fill_null(255)
+            columns.append(direction.to_numpy())
+            told = [column[rows] for column in columns if column.min() != column.max()]
+            place = combine(*told) if told else place
+        return cls(
+            rows,
+            np.repeat(np.arange(len(length)), length),
+            values(packets, "time_ns", NO_TIME)[rows],
+            place,
+            named[rows],
+            values(packets, "capture")[rows],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Alike packets ordered by place, which of them follow another at the same place, how soon."""
+
+    order: Rows
+    same: NDArray[np.bool_]
+    double: NDArray[np.bool_]
+    """Follows another at the same place within DOUBLE_NS."""
+
+
+def _apart(time: NDArray[np.int64], before: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how far two times are apart; 0 where one is unknown. Clocks may step backwards."""
+    known = (time != NO_TIME) & (before != NO_TIME)
+    return np.where(known, np.abs(time - np.where(known, before, time)), 0)
+
+
+def _pair_places(pairs: _Repeats) -> _Places:
+    """Return, per pair, whether the second is at the place of the first, and an exact double."""
+    same = pairs.place[0::2] == pairs.place[1::2]
+    soon = _apart(pairs.time[1::2], pairs.time[0::2]) <= DOUBLE_NS
+    return _Places(np.arange(len(same)), same, same & soon)
+
+
+def _first_of_pairs(pairs: _Repeats, places: _Places, habit: NDArray[np.bool_]) -> Rows:
+    """Return the row of the first sight of each element, where runs have two elements each."""
+    named = pairs.named[1::2]
+    limit = np.where(named, NAMED_FORWARD_NS, UNNAMED_FORWARD_NS)
+    forwarded = ~places.same & (_apart(pairs.time[1::2], pairs.time[0::2]) <= limit)
+    again = forwarded | (places.double & (named | habit[pairs.capture[1::2]]))
+    first = pairs.rows.copy()
+    first[1::2][again] = pairs.rows[0::2][again]
+    return first
+
+
+def _run_places(runs: _Repeats) -> _Places:
+    """Order longer runs by place."""
+    order, starts = order_by(combine(runs.run, runs.place))
+    same = np.ones(len(order), np.bool_)
+    same[starts] = False
+    time = runs.time[order]
+    return _Places(order, same, same & (_apart(time, previous(time, NO_TIME)) <= DOUBLE_NS))
+
+
+def _first_of_runs(runs: _Repeats, places: _Places, habit: NDArray[np.bool_]) -> Rows:
+    """Return the row of the first sight of each element, for runs of any length.
+
+    Within an episode (no gap longer than forwarding may take) the n-th at one place is the n-th
+    at every other.
+    """
+    limit = np.where(runs.named, NAMED_FORWARD_NS, UNNAMED_FORWARD_NS)
+    pause = _apart(runs.time, previous(runs.time, NO_TIME)) > limit
+    episode = np.cumsum(pause | (runs.run != previous(runs.run, -1)))
+
+    order = places.order
+    known = (runs.named | habit[runs.capture])[order]
+    inside = places.same & (episode[order] == previous(episode[order], -1))
+    steps = np.cumsum(inside & ~(places.double & known))
+    heads = np.flatnonzero(~inside)
+    number = np.empty(len(order), np.int64)
+    number[order] = steps - np.repeat(steps[heads], np.diff(heads, append=len(order)))
+
+    together, starts = order_by(combine(episode, number))
+    first = np.empty(len(order), np.int64)
+    first[together] = np.repeat(runs.rows[together[starts]], np.diff(starts, append=len(order)))
+    return first
+
+
+def _habit(packets: pl.DataFrame, doubled: Rows, named: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return, per capture index, whether the capture shows most of its packets twice."""
+    capture = values(packets, "capture")
+    captures = int(capture.max()) + 1
+    tell = named if named[doubled].any() or not len(doubled) else values(packets, "payload_len") > 0
+    counted = np.bincount(capture[tell], minlength=captures)
+    seconds = np.bincount(capture[doubled[tell[doubled]]], minlength=captures)
+    return 2 * seconds >= HABIT * np.maximum(counted, 1)
+
+
+def recut_copies(packets: pl.DataFrame, rows: Rows, originals: Rows) -> tuple[Rows, Rows]:
+    """Return which repetitions are pieces of a larger segment that was forwarded.
+
+    A host may take a segment that was merged on receipt and cut it again where it leaves, so that
+    the pieces are not alike with it. `rows` repeat bytes that `originals` held first. A piece is
+    smaller, comes at once, and was forwarded: a TTL lower, another tunnel depth, or sent by whom
+    the segment was sent to. Returns the pieces' rows and, for each, the segment's.
+    """
+    size = values(packets, "payload_len")
+    chosen = np.flatnonzero(size[rows] < size[originals])
+    rows, originals = rows[chosen], originals[chosen]
+    time = values(packets, "time_ns", NO_TIME)
+    chosen = np.flatnonzero(_apart(time[rows], time[originals]) <= DOUBLE_NS)
+    rows, originals = rows[chosen], originals[chosen]
+    ttl, depth = values(packets, "ttl"), values(packets, "tunnel_depth")
+    source, target = values(packets, "eth_src"), values(packets, "eth_dst")
+    handed_on = (source[rows] == target[originals]) & (source[rows] != 0)
+    forwarded = (ttl[rows] < ttl[originals]) | (depth[rows] != depth[originals]) | handed_on
+    return rows[forwarded], originals[forwarded]

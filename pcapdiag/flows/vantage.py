@@ -1,0 +1,132 @@
+"""All that was captured at one vantage, as tables: its captures merged, flows and ICMP errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from pcapdiag.capture.frames import NO_TIME
+from pcapdiag.decode.packets import Decoded, concat
+from pcapdiag.flows import flows, icmp_errors
+from pcapdiag.flows.arrays import values
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pcapdiag.capture.frames import CaptureInfo
+    from pcapdiag.flows.arrays import Rows
+
+
+@dataclass(frozen=True, slots=True)
+class VantageTables:
+    """One vantage. Tables are as in schema.py; `row` counts in `packets` throughout."""
+
+    index: int
+    name: str
+    role_given: str | None
+    captures: tuple[CaptureInfo, ...]
+    capture_ids: tuple[int, ...]
+    """One per capture: its index within the case, as in the column `capture`."""
+    packets: pl.DataFrame
+    """PACKETS and PACKETS_IN_FLOWS side by side; by time where captures were merged."""
+    tunnels: pl.DataFrame
+    sacks: pl.DataFrame
+    icmp: pl.DataFrame
+    arp: pl.DataFrame
+    vrrp: pl.DataFrame
+    ipvs_sync: pl.DataFrame
+    flows: pl.DataFrame
+    icmp_errors: pl.DataFrame
+
+
+def build(
+    index: int,
+    name: str,
+    role_given: str | None,
+    captures: Sequence[tuple[CaptureInfo, Decoded]],
+    capture_ids: Sequence[int] | None = None,
+) -> VantageTables:
+    """Return the tables of a vantage.
+
+    Each Decoded counts its rows from 0. One capture stays in file order, whatever its clock did.
+    Several are merged by time, stably; a frame without a time stays behind the frame before it in
+    its capture. `capture_ids` are the captures' indices within the case; without them a capture
+    tells its own in its first packet, and one that holds none is -1.
+    """
+    if capture_ids is None:
+        capture_ids = [_capture_id(part.packets) for _, part in captures]
+    decoded = _merge([part for _, part in captures])
+    found = flows.build(decoded.packets, decoded.sacks, decoded.icmp)
+    packets = decoded.packets.hstack(found.in_flows)
+    return VantageTables(
+        index=index,
+        name=name,
+        role_given=role_given,
+        captures=tuple(info for info, _ in captures),
+        capture_ids=tuple(capture_ids),
+        packets=packets,
+        tunnels=decoded.tunnels,
+        sacks=decoded.sacks,
+        icmp=decoded.icmp,
+        arp=decoded.arp,
+        vrrp=decoded.vrrp,
+        ipvs_sync=decoded.ipvs_sync,
+        flows=found.flows,
+        icmp_errors=icmp_errors.build(packets, decoded.icmp, decoded.tunnels, found.flows),
+    )
+
+
+def _capture_id(packets: pl.DataFrame) -> int:
+    return int(packets.item(0, "capture")) if len(packets) else -1
+
+
+def _merge(parts: Sequence[Decoded]) -> Decoded:
+    """Return the parts as one, by time, with `row` counting in the merged packets."""
+    if not parts:
+        return concat(())
+    if len(parts) == 1:
+        return parts[0]
+    begins = np.cumsum([0, *(len(part.packets) for part in parts)])
+    based = concat(
+        [_moved(part, int(begin)) for part, begin in zip(parts, begins[:-1], strict=True)]
+    )
+    times = np.concatenate([_filled_times(part.packets) for part in parts])
+    order = np.argsort(times, kind="stable")
+    if (order[1:] > order[:-1]).all():
+        return based
+    place = np.empty(len(order), np.uint32)
+    place[order] = np.arange(len(order), dtype=np.uint32)
+    tables = {
+        field.name: _placed(getattr(based, field.name), place)
+        for field in fields(based)
+        if field.name != "packets"
+    }
+    return Decoded(packets=based.packets[order], **tables)
+
+
+def _moved(part: Decoded, base: int) -> Decoded:
+    """Return the part with `base` added to every row number."""
+    if not base:
+        return part
+    tables = {
+        field.name: getattr(part, field.name).with_columns(pl.col("row") + base)
+        for field in fields(part)
+        if field.name != "packets"
+    }
+    return replace(part, **tables)
+
+
+def _filled_times(packets: pl.DataFrame) -> Rows:
+    """Return times with the last one known before where there is none."""
+    return values(packets.select(pl.col("time_ns").forward_fill()), "time_ns", NO_TIME)
+
+
+def _placed(table: pl.DataFrame, place: NDArray[np.uint32]) -> pl.DataFrame:
+    """Return a side table with rows renumbered, in order of row."""
+    moved = pl.Series("row", place[values(table, "row")])
+    return table.with_columns(moved).sort("row", maintain_order=True)
