@@ -162,7 +162,7 @@ Where several apply: 2 before 3 before 1.
 @click.option(
     "--redact",
     is_flag=True,
-    help="Replace addresses by invented ones, the same everywhere, and leave out folders and "
+    help="Replace IP and MAC addresses by ip-1, mac-1, ..., the same everywhere, and leave out "
     "dissected frames. Names of places and files stay.",
 )
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
@@ -221,9 +221,9 @@ def run(request: Request) -> int:
     )
     result = _with_failures(result, failures)
     if request.redact:
-        from pcapdiag.report.redaction import redact
+        from pcapdiag.report.redact import redact
 
-        result = redact(result, (failure.path for failure in failures))
+        result = redact(result)
     for failed in result.failed_rules:
         streams.warning(f"the rule {failed.rule} failed: {failed.error}")
     if request.verbose:
