@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
     from pcapdiag.capture.source import ByteSource
 
-BLOCK_BYTES: Final = 32 << 20
+SLACK_BYTES: Final = 64
+"""Bytes behind the data that may be read, so that the last header is fetched like all others."""
+
+BLOCK_BYTES: Final = (32 << 20) - SLACK_BYTES
 """Bytes of a block: large enough that numpy's cost per call vanishes, small beside the tables."""
 
 
@@ -23,7 +26,7 @@ class Block:
 
     def __init__(self, source: ByteSource, head: bytes = b"", size: int = BLOCK_BYTES) -> None:
         self._source = source
-        self._array: NDArray[np.uint8] = np.empty(max(size, len(head)), dtype=np.uint8)
+        self._array = _memory(max(size, len(head)))
         self._array[: len(head)] = np.frombuffer(head, dtype=np.uint8)
         self.end = len(head)
         self.offset = 0
@@ -38,6 +41,15 @@ class Block:
         """The bytes that are there now: a view, valid until the next `advance`."""
         return self._array[: self.end]
 
+    @property
+    def padded(self) -> NDArray[np.uint8]:
+        """The bytes that are there now, and SLACK_BYTES of no meaning behind them."""
+        return self._array[: self.end + SLACK_BYTES]
+
+    @property
+    def _room(self) -> int:
+        return len(self._array) - SLACK_BYTES
+
     def advance(self, used: int, wanted: int = 0) -> None:
         """Drop the first `used` bytes and read on, so that `wanted` bytes are there if they exist.
 
@@ -50,14 +62,14 @@ class Block:
         self.offset += used
         self.end = rest
         self._fill()
-        while self.end == len(self._array) < wanted and not self.at_end:
-            grown = np.empty(min(2 * len(self._array), wanted), dtype=np.uint8)
+        while self.end == self._room < wanted and not self.at_end:
+            grown = _memory(min(2 * self._room, wanted))
             grown[: self.end] = self._array[: self.end]
             self._array = grown
             self._fill()
 
     def _fill(self) -> None:
-        view = self._array.data
+        view = self._array.data[: self._room]
         while self.end < len(view) and not self.at_end:
             try:
                 count = self._source.readinto(view[self.end :])
@@ -66,3 +78,9 @@ class Block:
                 count = 0
             self.end += count
             self.at_end = count == 0
+
+
+def _memory(size: int) -> NDArray[np.uint8]:
+    array = np.empty(size + SLACK_BYTES, dtype=np.uint8)
+    array[size:] = 0
+    return array

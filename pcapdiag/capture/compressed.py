@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import lzma
 import zlib
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pcapdiag.capture.source import ByteSource
 
-_INPUT_BYTES: Final = 256 << 10
-"""Compressed bytes read at once."""
+_INPUT_BYTES: Final = 64 << 10
+"""Compressed bytes given to a decompressor at once."""
 
-_OUTPUT_BYTES: Final = 64 << 10
-"""Bytes asked of a decompressor at once: what a damaged stream loses at most."""
+_OUTPUT_BYTES: Final = 256 << 10
+"""Bytes asked of a decompressor at once, which is what damage costs at most before its place."""
 
 _MEMORY_LIMIT: Final = 256 << 20
 """Bytes that a decompressor's own window may take: xz -9 needs 65 MiB, zstd --ultra -22 128 MiB."""
@@ -27,6 +27,8 @@ _BOMB_BYTES: Final = 4 << 30
 _BOMB_RATIO: Final = 200
 """A stream that gave 4 GiB at more than 200:1 is taken for a bomb: the bytes that vary in every
 header alone keep captures of traffic below that."""
+
+_LONGEST_MAGIC: Final = 6
 
 
 class BrokenStream(OSError):  # noqa: N818 - named as what was found
@@ -52,17 +54,18 @@ class _Member(Protocol):
         """Whether no output is to be had without further input."""
 
     def decompress(self, compressed: bytes) -> bytes:
-        """Return some output, bounded; empty `compressed` where not hungry."""
+        """Return some output, bounded; `compressed` is empty where not hungry."""
 
 
 class _Gzip:
-    """RFC 1952."""
+    """RFC 1952. What comes before damage is given before the error."""
 
     error: type[Exception] = zlib.error
 
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(wbits=31)
-        self._more = False
+        self._filled = False
+        self._damage: zlib.error | None = None
 
     @property
     def eof(self) -> bool:
@@ -74,42 +77,31 @@ class _Gzip:
 
     @property
     def hungry(self) -> bool:
-        return not self._more
+        return not (self._filled or self._stream.unconsumed_tail or self._damage)
 
     def decompress(self, compressed: bytes) -> bytes:
+        if self._damage is not None:
+            raise self._damage
         compressed = self._stream.unconsumed_tail + compressed
         before = self._stream.copy()
         try:
             result = self._stream.decompress(compressed, _OUTPUT_BYTES)
-        except zlib.error:
-            result = self._salvage(before, compressed)
-            if not result:
-                raise
-        self._more = bool(self._stream.unconsumed_tail) or len(result) == _OUTPUT_BYTES
+        except zlib.error as error:
+            self._damage = error
+            result, good, bad = b"", 0, len(compressed)
+            while good < bad - 1:  # the longest part of the input that is not damaged
+                middle = (good + bad) // 2
+                try:
+                    result = before.copy().decompress(compressed[:middle], _OUTPUT_BYTES)
+                    good = middle
+                except zlib.error:
+                    bad = middle
+        self._filled = len(result) == _OUTPUT_BYTES
         return result
 
-    def _salvage(self, stream: Any, compressed: bytes) -> bytes:  # zlib does not export its type
-        """Return what comes before the damage; the damage is met again by the next call."""
-        good, size, output = stream, len(compressed) // 2, b""
-        while size:
-            trial = good.copy()
-            try:
-                part = trial.decompress(compressed[:size], _OUTPUT_BYTES)
-            except zlib.error:
-                size //= 2
-                continue
-            used = size - len(trial.unconsumed_tail)
-            output += part
-            if not used or len(output) >= _OUTPUT_BYTES:
-                break
-            good, compressed = trial, compressed[used:]
-            size = min(size, len(compressed))
-        self._stream = good
-        return output
 
-
-class _Lzma:
-    """The .xz format (and .lzma, which has no magic to find it by)."""
+class _Xz:
+    """The .xz format (https://tukaani.org/xz/xz-file-format.txt)."""
 
     error: type[Exception] = lzma.LZMAError
 
@@ -159,12 +151,13 @@ class _Lz4:
 
 
 class _Zstd:
-    """RFC 8878. The binding bounds no output, so it is fed in slices that cannot give much:
+    """RFC 8878.
 
-    a block of 4 bytes may stand for 128 KiB.
+    The binding bounds no output, so it is fed in slices that cannot give much: a block of 4 bytes
+    stands for 128 KiB at most.
     """
 
-    _SLICE = 1 << 10
+    _SLICE: Final = 1 << 10
 
     def __init__(self) -> None:
         import zstandard  # noqa: PLC0415 - few captures need it
@@ -187,14 +180,14 @@ class _Zstd:
 
     def decompress(self, compressed: bytes) -> bytes:
         if compressed:
-            self._waiting = memoryview(bytes(self._waiting) + compressed)
+            self._waiting = memoryview(compressed)
         part, self._waiting = self._waiting[: self._SLICE], self._waiting[self._SLICE :]
         return self._stream.decompress(part)
 
 
 _KINDS: Final[dict[bytes, tuple[str, Callable[[], _Member]]]] = {
     b"\x1f\x8b": ("gzip", _Gzip),
-    b"\xfd7zXZ\0": ("xz", _Lzma),
+    b"\xfd7zXZ\0": ("xz", _Xz),
     b"\x04\x22\x4d\x18": ("lz4", _Lz4),
     b"\x28\xb5\x2f\xfd": ("zstd", _Zstd),
     **{bytes([0x50 + number]) + b"\x2a\x4d\x18": ("zstd", _Zstd) for number in range(16)},
@@ -215,7 +208,7 @@ def _find(head: bytes) -> tuple[str, Callable[[], _Member]] | None:
 class Decompressor:
     """The bytes inside a compressed source, as a source; `head` was already read from it.
 
-    A damaged or truncated stream raises BrokenStream, after all bytes before the damage.
+    A damaged or truncated stream raises BrokenStream, once all bytes before the damage were given.
     """
 
     def __init__(self, source: ByteSource, head: bytes) -> None:
@@ -226,10 +219,11 @@ class Decompressor:
         self.remark: str | None = None
         """What is to be said about the stream although it could be read."""
         self._source = source
-        self._input = head
+        self._head = head
+        self._input = b""
         self._buffer = bytearray(_INPUT_BYTES)
         self._output = memoryview(b"")
-        self._taken = len(head)
+        self._taken = 0
         self._given = 0
         self._at_end = False
 
@@ -248,70 +242,53 @@ class Decompressor:
     def _next(self) -> bytes:
         """Return some more output; empty ones may come before the end."""
         if self._given > max(_BOMB_BYTES, _BOMB_RATIO * self._taken):
+            self._at_end = True
             raise BrokenStream(
                 f"the {self.kind} stream grows to more than {_BOMB_RATIO} times its size; "
                 "decompress the file first if that is what it should do"
             )
-        member = self._member
-        if member.eof:
+        if self._member.eof:
             return self._next_member()
-        if member.hungry and not self._input:
-            self._read()
-            if not self._input:
+        taken = b""
+        if self._member.hungry:
+            taken, self._input = self._input or self._read(), b""
+            if not taken:
                 self._at_end = True
-                raise BrokenStream(f"the {self.kind} stream is cut short")
-        taken, self._input = (self._input, b"") if member.hungry else (b"", self._input)
+                raise BrokenStream(
+                    f"the {self.kind} stream is cut short: it ends at its byte {self._taken}"
+                )
         try:
-            return member.decompress(taken)
-        except (member.error, EOFError, MemoryError) as error:
+            return self._member.decompress(taken)
+        except (self._member.error, EOFError, MemoryError) as error:
             self._at_end = True
             raise BrokenStream(
                 f"the {self.kind} stream is damaged before its byte {self._taken}: {error}"
             ) from None
 
     def _next_member(self) -> bytes:
-        """Start the member behind the one that ended, where there is one."""
-        rest = self._member.unused + self._input
-        if len(rest) < 8:
-            self._input = b""
-            self._read()
-            rest += self._input
+        """Start the member behind the one that ended, where there is one; return no output."""
+        rest = (self._member.unused + self._input).lstrip(b"\0")  # xz and tapes pad with zeros
         self._input = b""
-        padding = rest.lstrip(b"\0")
-        if not padding and rest:  # xz streams and tapes are padded with zeros
-            self._member = _Ended(b"")
-            self._read()
-            return b"" if self._input else self._end()
-        if not padding:
-            return self._end()
-        kind = _find(padding)
-        if kind is None or kind[0] != self.kind:
-            self.remark = f"what follows the {self.kind} stream is no such stream; it was left out"
-            return self._end()
-        self._member = kind[1]()
-        self._input = padding
+        while len(rest) < _LONGEST_MAGIC:
+            more = self._read()
+            if not more:
+                break
+            rest = (rest + more).lstrip(b"\0")
+        kind = _find(rest)
+        if kind is not None and kind[0] == self.kind:
+            self._member = kind[1]()
+            self._input = rest
+        else:
+            self._at_end = True
+            if rest:
+                self.remark = f"what follows the {self.kind} stream is none and was left out"
         return b""
 
-    def _end(self) -> bytes:
-        self._at_end = True
-        return b""
-
-    def _read(self) -> None:
-        """Put the next compressed bytes into the empty `_input`."""
-        count = self._source.readinto(memoryview(self._buffer))
-        self._input = bytes(self._buffer[:count])
-        self._taken += count
-
-
-class _Ended:
-    """A member that ended: zeros between two members were skipped."""
-
-    error: type[Exception] = BrokenStream
-    eof = True
-    hungry = True
-
-    def __init__(self, unused: bytes) -> None:
-        self.unused = unused
-
-    def decompress(self, compressed: bytes) -> bytes:
-        return compressed
+    def _read(self) -> bytes:
+        """Return the next compressed bytes."""
+        if self._head:
+            found, self._head = self._head[:_INPUT_BYTES], self._head[_INPUT_BYTES:]
+        else:
+            found = bytes(self._buffer[: self._source.readinto(memoryview(self._buffer))])
+        self._taken += len(found)
+        return found

@@ -37,6 +37,13 @@ PACKETS: Final = (PACKET, SIMPLE_PACKET, ENHANCED_PACKET)
 NUMBERED: Final = (JOURNAL, CUSTOM, CUSTOM_NO_COPY, SYSDIG, SYSDIG_V2, SYSDIG_V2_LARGE)
 """Blocks that Wireshark numbers as frames although they hold no packet."""
 
+LOOKED_INTO: Final = (SECTION, INTERFACE, NAMES, STATISTICS, SECRETS, *NUMBERED)
+"""Blocks without a packet whose contents mean something, if only that they cannot be."""
+
+ISB_IFRECV: Final = 4
+ISB_DROPS: Final = (5, 7)
+"""isb_ifdrop and isb_osdrop: what the interface and what the operating system lost."""
+
 MIN_BYTES: Final = {
     SECTION: 28,
     INTERFACE: 20,
@@ -59,8 +66,9 @@ MIN_BLOCK_BYTES: Final = 12
 MAX_BLOCK_BYTES: Final = 32 + (128 << 20) + 131072
 """Largest block that Wireshark reads: a packet of 128 MiB with 128 KiB of options."""
 
-BIG_ENDIAN_MAGIC: Final = bytes.fromhex("1a2b3c4d")
-LITTLE_ENDIAN_MAGIC: Final = bytes.fromhex("4d3c2b1a")
+BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D
+BIG_ENDIAN: Final = BYTE_ORDER_MAGIC.to_bytes(4, "big")
+LITTLE_ENDIAN: Final = BYTE_ORDER_MAGIC.to_bytes(4, "little")
 
 _NETFLIX: Final = 10949
 """Private enterprise number of the one custom block whose contents Wireshark looks into."""

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-NO_LINKTYPE: Final = 0xFFFF
-"""`linktype` of a frame that holds no packet."""
-
 _SIMPLE_FIXED: Final = 12
 _ENHANCED_FIXED: Final = 28
 _NO_DROP_COUNT: Final = 0xFFFF
@@ -53,7 +50,7 @@ class PacketColumns:
 def read_packets(
     data: NDArray[np.uint8],
     words: NDArray[np.uint32],
-    kinds: NDArray[np.uint32],
+    fields: NDArray[np.uint32],
     starts: NDArray[np.int64],
     sizes: NDArray[np.int64],
     big: NDArray[np.bool_],
@@ -63,32 +60,29 @@ def read_packets(
 ) -> PacketColumns:
     """Return the packet blocks at `starts` as columns.
 
-    `words` is `data` as native 32-bit words. `first_interface` and `interface_count` say which of
-    `interfaces` each block's section has had so far. Sizes were held against blocks.MIN_BYTES.
+    `words` is `data` as native 32-bit words, `fields` the first seven of each block in the order
+    of bytes of this machine. `first_interface` and `interface_count` say which of `interfaces`
+    each block's section has had so far. Sizes were held against blocks.MIN_BYTES.
     """
-    at = starts >> 2
-
-    def field(index: int) -> NDArray[np.uint32]:
-        # Simple packets have fewer fields: what is fetched for them instead is not used.
-        found = words[np.minimum(at + index, len(words) - 1)]
-        return np.where(big, found.byteswap(), found) if big.any() else found
-
-    simple = kinds == blocks.SIMPLE_PACKET
-    obsolete = kinds == blocks.PACKET
-    number = field(2).astype(np.int64)
+    simple = fields[:, 0] == blocks.SIMPLE_PACKET
+    obsolete = fields[:, 0] == blocks.PACKET
+    any_simple = bool(simple.any())
+    number = fields[:, 2].astype(np.int64)
+    caplen = fields[:, 5].astype(np.int64)
+    wire = fields[:, 6].astype(np.int64)
     drops = np.zeros(len(starts), dtype=np.int64)
     if obsolete.any():
         low, high = number & 0xFFFF, number >> 16
         drops = np.where(obsolete, np.where(big, low, high), drops)
         drops[drops == _NO_DROP_COUNT] = 0
         number = np.where(obsolete, np.where(big, high, low), number)
-    wire = np.where(simple, number, field(6)).astype(np.int64)
-    number[simple] = 0
+    if any_simple:
+        wire = np.where(simple, number, wire)
+        number[simple] = 0
     no_interface = number >= interface_count
     interface = np.where(no_interface, 0, first_interface + number)
-    caplen = field(5).astype(np.int64)
     table = _Table(interfaces, interface)
-    if simple.any():
+    if any_simple:
         limit = table.snaplen
         caplen = np.where(simple, np.where(limit > 0, np.minimum(wire, limit), wire), caplen)
     fixed = np.where(simple, _SIMPLE_FIXED, _ENHANCED_FIXED)
@@ -113,7 +107,7 @@ def read_packets(
     last = np.where(simple, options_at, ends)
     options.read(data, words, options_at[with_options], last[with_options], big[with_options])
     fault = options.bad or fault
-    ticks = field(3).astype(np.uint64) << np.uint64(32) | field(4).astype(np.uint64)
+    ticks = fields[:, 3].astype(np.uint64) << np.uint64(32) | fields[:, 4]
     time = table.time_ns(ticks)
     time[simple] = NO_TIME
     note = np.where(time == NO_TIME, int(DecodeNote.TIME_MISSING), 0).astype(np.uint32)
@@ -145,8 +139,11 @@ class _Table:
     def __init__(
         self, interfaces: Sequence[blocks.InterfaceBlock], index: NDArray[np.int64]
     ) -> None:
-        used, where = np.unique(index, return_inverse=True)
-        self._where = where
+        used = np.flatnonzero(np.bincount(index, minlength=1))
+        rank = np.zeros(int(used[-1]) + 1 if len(used) else 1, dtype=np.int64)
+        rank[used] = np.arange(len(used))
+        self._where = rank[index]
+        self._count = len(index)
         self._found = [
             interfaces[number] if number < len(interfaces) else blocks.InterfaceBlock(0, 0, 0)
             for number in used.tolist()
@@ -157,6 +154,8 @@ class _Table:
         self.max_bytes = self._look_up([max_packet_bytes(found.linktype) for found in self._found])
 
     def _look_up(self, values: list[int]) -> NDArray[np.int64]:
+        if len(values) == 1:
+            return np.full(self._count, values[0], dtype=np.int64)
         return np.array(values, dtype=np.int64)[self._where]
 
     def time_ns(self, ticks: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["CaptureReader", "RawFrame", "open_capture", "read_frames"]
 
 _SUPPORTED: Final = "pcapdiag reads pcap and pcapng, also inside gzip, zstd, lz4 or xz"
+_PROBE_BYTES: Final = 64 << 10
+"""Read first, to see whether the file is compressed."""
+
 _OTHER_FORMATS: Final = {
     b"snoop\0\0\0": "a snoop capture (RFC 1761)",
     b"BZh": "a bzip2 file; decompress it with `bunzip2`",
@@ -185,18 +188,21 @@ def _first_block(
     path: str, file: FileSource, block_bytes: int
 ) -> tuple[Block, compressed.Decompressor | None]:
     """Return the first bytes of the capture, and the decompressor they come through, if any."""
-    size = block_bytes if file.size is None else min(block_bytes, max(file.size, 1 << 10))
-    block = Block(file, size=size)
+    probe = Block(file, size=_PROBE_BYTES)
+    probe.advance(0)
+    if probe.failure is not None and not probe.end:
+        raise UnreadableCapture(path, probe.failure)
+    head = probe.data.tobytes()
+    if compressed.kind_of(head) is not None:
+        decompressor = compressed.Decompressor(file, head)
+        block = Block(decompressor, size=block_bytes)
+        block.advance(0)
+        return block, decompressor
+    # One byte more than the file has: then the end is seen without reading again.
+    size = block_bytes if file.size is None else min(block_bytes, file.size + 1)
+    block = Block(file, head, size)
     block.advance(0)
-    if block.failure is not None and not block.end:
-        raise UnreadableCapture(path, block.failure)
-    head = block.data.tobytes() if compressed.kind_of(bytes(block.data[:8])) else b""
-    if not head:
-        return block, None
-    decompressor = compressed.Decompressor(file, head)
-    inner = Block(decompressor, size=block_bytes)
-    inner.advance(0)
-    return inner, decompressor
+    return block, None
 
 
 def _format(

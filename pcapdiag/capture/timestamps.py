@@ -27,6 +27,13 @@ def to_ns(ticks: NDArray[np.uint64], tsresol: int, tsoffset: int) -> NDArray[np.
     beyond 34 bits of fraction.
     """
     exponent = tsresol & 0x7F
+    unit = 10 ** (9 - exponent) if tsresol <= 9 else 0
+    if (
+        unit
+        and not tsoffset
+        and (not len(ticks) or int(ticks.max()) < _MAX_SECONDS * _GIGA // unit)
+    ):
+        return ticks.astype(np.int64) * unit  # the ordinary case
     seconds, fraction = _binary(ticks, exponent) if tsresol & 0x80 else _decimal(ticks, exponent)
     if abs(tsoffset) > 2 * _MAX_SECONDS:
         return np.full(len(ticks), NO_TIME, dtype=np.int64)
