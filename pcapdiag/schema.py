@@ -367,6 +367,7 @@ LEGS: Final = (
     _C("vantage", pl.UInt16, "", "", "n/a", "", "index of the vantage in the case"),
     _C("flow", pl.UInt32, "", "", "n/a", "", "within that vantage"),
     _C("kind", LEG_KINDS),
+    _C("client_is_orig", pl.Boolean, "", "", "n/a", "", "false: this vantage took the server for the originator"),
 )
 
 ERROR_MESSAGES: Final = (
@@ -401,6 +402,7 @@ ERROR_SIGHTINGS: Final = (
     _C("eth_dst", pl.UInt64),
     _C("translated", pl.Boolean, "", "", "n/a", "", "the quote is in realserver terms (NAT)"),
     _C("tunnelled", pl.Boolean),
+    _C("ttl", pl.UInt8, "hops", "", "n/a", "", "of the error itself; falls from sight to sight along its way"),
 )
 
 CONTRACT: Final = (

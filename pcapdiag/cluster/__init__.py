@@ -1,1 +1,1 @@
-"""TODO"""
+"""Several vantage points to one cluster: the first floor that knows LVS."""

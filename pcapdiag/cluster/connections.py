@@ -1,0 +1,461 @@
+"""Connections: a client and the realserver that serves it, with the flows that carry it.
+
+Flows become legs of one connection where they share packets (links.py). The realserver follows from
+what moved the packets: the translated address, the tunnel's end, the MAC a director sent to, the
+MAC that answered with an untouched TTL, the capture it arrived in. Where these name two, it is
+ambiguous.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from pcapdiag.cluster import macs
+from pcapdiag.cluster.services import ENCAPSULATION_OF
+from pcapdiag.schema import LEG_KINDS, conform
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pcapdiag.cluster.clock import Clocks
+    from pcapdiag.cluster.parts import Address
+    from pcapdiag.cluster.topology import Topology
+    from pcapdiag.flows.vantage import VantageTables
+
+_SOURCES: Final = pl.Enum(["syn", "syn-ack", "port", "first"])
+"""originator_source, best first: the leg that knows best says who the client is."""
+
+_SERVER: Final = ("ip_proto", "resp_hi", "resp_lo", "resp_port")
+
+MAX_ANSWERING: Final = 4096
+"""MACs outside the known cluster whose own addresses are looked up one by one."""
+
+
+@dataclass(frozen=True)
+class Connections:
+    """connections: schema CONNECTIONS. legs: schema LEGS. notes: one sentence each."""
+
+    connections: pl.DataFrame
+    legs: pl.DataFrame
+    notes: tuple[str, ...]
+
+
+def join(vantages: Sequence[VantageTables], topology: Topology, clocks: Clocks) -> Connections:
+    """Return the client connections of all vantages, without directors' own (health checks)."""
+    observed = topology.observed
+    nodes = observed.links.nodes.with_columns(pl.Series("group", observed.links.group))
+    own = pl.DataFrame(
+        sorted(topology.director_addresses),
+        schema={"orig_hi": pl.UInt64, "orig_lo": pl.UInt64},
+        orient="row",
+    )
+    checks = nodes.join(own, on=["orig_hi", "orig_lo"], how="semi").select("group").unique()
+    nodes = nodes.join(checks, on="group", how="anti")
+    nodes = _kinds(nodes, topology).with_columns(
+        (pl.col("group").rank("dense") - 1).cast(pl.UInt32).alias("connection")
+    )
+    ends = _ends(nodes, topology)
+    legs = _legs(nodes, ends)
+    realservers = _realservers(vantages, topology, nodes, ends)
+    times = _times(nodes, clocks)
+    table = (
+        ends.join(realservers, on="connection", how="left")
+        .join(times, on="connection", how="left")
+        .with_columns((pl.col("unclear") | pl.col("several").fill_null(False)).alias("ambiguous"))
+    )
+    hidden = [
+        pl.when(pl.col("ambiguous")).then(None).otherwise(pl.col(name)).alias(name)
+        for name in (
+            "realserver_hi",
+            "realserver_lo",
+            "realserver_port",
+            "realserver_mac",
+            "realserver_name",
+        )
+    ]
+    table = table.with_columns(hidden).sort("connection")
+    notes = []
+    ambiguous = table.get_column("ambiguous").sum()
+    if ambiguous:
+        notes.append(
+            f"{ambiguous} connections were seen at more than one realserver; none of them"
+            " was chosen"
+        )
+    return Connections(conform(table, "connections"), conform(legs, "legs"), tuple(notes))
+
+
+def _kinds(nodes: pl.DataFrame, topology: Topology) -> pl.DataFrame:
+    """Add `kind` (LEG_KINDS): a flow to a realserver's translated port is a back leg."""
+    backs = pl.DataFrame(
+        [
+            (service.ip_proto, *address, port)
+            for service in topology.services
+            if service.method == "nat"
+            for address, port in sorted(service.realserver_ports)
+        ],
+        schema={name: nodes.schema[name] for name in _SERVER},
+        orient="row",
+    ).unique()
+    marked = nodes.join(
+        backs.with_columns(pl.lit(True).alias("behind")),
+        on=_SERVER,
+        how="left",
+        maintain_order="left",
+    )
+    kind = (
+        pl.when(pl.col("behind"))
+        .then(pl.lit("back", LEG_KINDS))
+        .otherwise(pl.lit("front", LEG_KINDS))
+    )
+    return marked.with_columns(kind.alias("kind")).drop("behind")
+
+
+def _ends(nodes: pl.DataFrame, topology: Topology) -> pl.DataFrame:
+    """Return client, VIP and service of each connection.
+
+    The server that the client spoke to is that of the front leg. Where no front leg was seen, it
+    is the VIP of the only service the realserver's port belongs to, unless a director was
+    captured: it would have shown a front leg, so that the client spoke to the realserver itself.
+    """
+    best = (
+        nodes.with_columns(pl.col("originator_source").cast(pl.String).cast(_SOURCES).to_physical())
+        .sort("connection", "kind", "originator_source", "vantage", "node")
+        .group_by("connection", maintain_order=True)
+        .agg(
+            pl.col(name).first()
+            for name in (
+                "ip_version",
+                "ip_proto",
+                "orig_hi",
+                "orig_lo",
+                "orig_port",
+                "resp_hi",
+                "resp_lo",
+                "resp_port",
+                "kind",
+            )
+        )
+    )
+    unclear = (
+        nodes.group_by("connection")
+        .agg(
+            (pl.len() != pl.struct("vantage", "tuple").n_unique()).alias("twice"),
+            pl.col("server").filter(pl.col("kind") == "back").n_unique().alias("backs"),
+            pl.col("tuple").filter(pl.col("kind") == "front").n_unique().alias("fronts"),
+        )
+        .select(
+            "connection",
+            (pl.col("twice") | (pl.col("backs") > 1) | (pl.col("fronts") > 1)).alias("unclear"),
+        )
+    )
+    ends = best.join(unclear, on="connection")
+    if not any(role.role == "director" for role in topology.roles):
+        ends = _behind(ends, topology)
+    ends = ends.rename(
+        {
+            "orig_hi": "client_hi",
+            "orig_lo": "client_lo",
+            "orig_port": "client_port",
+            "resp_hi": "vip_hi",
+            "resp_lo": "vip_lo",
+            "resp_port": "vip_port",
+        }
+    )
+    return _with_service(ends, topology)
+
+
+def _behind(ends: pl.DataFrame, topology: Topology) -> pl.DataFrame:
+    """Replace a realserver's port by the VIP of the only NAT service it belongs to."""
+    rows = [
+        (service.ip_proto, *address, port, *service.vip, service.port)
+        for service in topology.services
+        if service.method == "nat" and service.vip and service.port is not None
+        for address, port in sorted(service.realserver_ports)
+    ]
+    fronts = pl.DataFrame(
+        rows,
+        schema={name: ends.schema[name] for name in _SERVER}
+        | {"front_hi": pl.UInt64, "front_lo": pl.UInt64, "front_port": pl.UInt16},
+        orient="row",
+    )
+    single = fronts.filter(pl.len().over(_SERVER) == 1)
+    found = ends.join(single, on=_SERVER, how="left", maintain_order="left")
+    return found.with_columns(
+        pl.coalesce("front_hi", "resp_hi").alias("resp_hi"),
+        pl.coalesce("front_lo", "resp_lo").alias("resp_lo"),
+        pl.coalesce("front_port", "resp_port").alias("resp_port"),
+    ).drop("front_hi", "front_lo", "front_port")
+
+
+def _with_service(ends: pl.DataFrame, topology: Topology) -> pl.DataFrame:
+    """Add service, method and encapsulation: by protocol, VIP and port, then by VIP alone."""
+    listed = pl.DataFrame(
+        [
+            (index, item.ip_proto, *item.vip, item.port, item.method, item.encapsulation)
+            for index, item in enumerate(topology.services)
+            if item.vip is not None
+        ],
+        schema={
+            "service": pl.UInt16,
+            "ip_proto": pl.UInt8,
+            "vip_hi": pl.UInt64,
+            "vip_lo": pl.UInt64,
+            "vip_port": pl.UInt16,
+            "method": pl.String,
+            "encapsulation": pl.String,
+        },
+        orient="row",
+    )
+    facts = ("service", "method", "encapsulation")
+    exact = listed.filter(pl.col("vip_port").is_not_null())
+    whole = listed.filter(pl.col("vip_port").is_null()).drop("vip_port")
+    whole = whole.rename({name: f"any_{name}" for name in facts})
+    return (
+        ends.join(
+            exact.unique(["ip_proto", "vip_hi", "vip_lo", "vip_port"], keep="first"),
+            on=["ip_proto", "vip_hi", "vip_lo", "vip_port"],
+            how="left",
+            maintain_order="left",
+        )
+        .join(
+            whole.unique(["ip_proto", "vip_hi", "vip_lo"], keep="first"),
+            on=["ip_proto", "vip_hi", "vip_lo"],
+            how="left",
+            maintain_order="left",
+        )
+        .with_columns(
+            pl.when(pl.col("service").is_null()).then(f"any_{name}").otherwise(name).alias(name)
+            for name in facts
+        )
+    )
+
+
+def _legs(nodes: pl.DataFrame, ends: pl.DataFrame) -> pl.DataFrame:
+    """Return the legs; `client_is_orig` is false where a vantage took the server for the client."""
+    return (
+        nodes.join(
+            ends.select("connection", "client_hi", "client_lo", "client_port"), on="connection"
+        )
+        .select(
+            "connection",
+            "vantage",
+            "flow",
+            "kind",
+            (
+                (pl.col("orig_hi") == pl.col("client_hi"))
+                & (pl.col("orig_lo") == pl.col("client_lo"))
+                & (pl.col("orig_port") == pl.col("client_port"))
+            ).alias("client_is_orig"),
+        )
+        .sort("connection", "vantage", "flow")
+    )
+
+
+def _times(nodes: pl.DataFrame, clocks: Clocks) -> pl.DataFrame:
+    """Return first_ns and last_ns on the common clock, of the vantages that are on it."""
+    offsets = pl.DataFrame(
+        {
+            "vantage": list(range(len(clocks.offset_ns))),
+            "offset": list(clocks.offset_ns),
+        },
+        schema={"vantage": pl.UInt16, "offset": pl.Int64},
+    )
+    timed = nodes.join(offsets, on="vantage")
+    known = pl.col("offset").is_not_null()
+    first, last = pl.col("first_ns"), pl.col("last_ns")
+    offset = pl.col("offset")
+    return timed.group_by("connection").agg(
+        pl.coalesce((first + offset).filter(known).min(), first.min()).alias("first_ns"),
+        pl.coalesce((last + offset).filter(known).max(), last.max()).alias("last_ns"),
+    )
+
+
+def _realservers(
+    vantages: Sequence[VantageTables], topology: Topology, nodes: pl.DataFrame, ends: pl.DataFrame
+) -> pl.DataFrame:
+    """Return per connection realserver_hi, _lo, _port, _mac, _name and whether `several` fit."""
+    known = nodes.select("vantage", "flow", "connection", "kind", "resp_hi", "resp_lo", "resp_port")
+    by_address = pl.concat(
+        [
+            known.filter(pl.col("kind") == "back").select(
+                "connection", pl.col("resp_hi").alias("hi"), pl.col("resp_lo").alias("lo")
+            ),
+            _tunnel_ends(topology, known),
+        ]
+    )
+    by_mac = pl.concat(
+        [_sent_to(topology, known), _answered(topology, known), _arrived(vantages, topology, known)]
+    ).unique()
+    named = _hosts_of_macs(topology, by_mac, ends)
+    names = pl.DataFrame(
+        [
+            (*address, host.name, min(host.macs) if len(host.macs) == 1 else None)
+            for host in topology.hosts
+            if host.role == "realserver"
+            for address in sorted(host.addresses)
+            if topology.host_of_address(address) is host
+        ],
+        schema={"hi": pl.UInt64, "lo": pl.UInt64, "name": pl.String, "host_mac": pl.UInt64},
+        orient="row",
+    )
+    evidence = pl.concat(
+        [
+            by_address.join(names, on=["hi", "lo"], how="left").select(
+                "connection", "hi", "lo", pl.col("host_mac").alias("mac"), "name"
+            ),
+            named.select("connection", "hi", "lo", "mac", "name"),
+        ]
+    )
+    ports = (
+        known.filter(pl.col("kind") == "back")
+        .group_by("connection")
+        .agg(pl.col("resp_port").first().alias("realserver_port"))
+    )
+    one = (
+        evidence.group_by("connection")
+        .agg(
+            pl.struct("hi", "lo").filter(pl.col("lo").is_not_null()).n_unique().alias("addresses"),
+            pl.col("mac").drop_nulls().n_unique().alias("macs"),
+            pl.col("hi").drop_nulls().first().alias("realserver_hi"),
+            pl.col("lo").drop_nulls().first().alias("realserver_lo"),
+            pl.col("mac").drop_nulls().first().alias("realserver_mac"),
+            pl.col("name").drop_nulls().first().alias("realserver_name"),
+            pl.col("name").drop_nulls().n_unique().alias("names"),
+        )
+        .with_columns(
+            (
+                (pl.col("addresses") > 1)
+                | (pl.col("names") > 1)
+                | ((pl.col("addresses") == 0) & (pl.col("macs") > 1))
+            ).alias("several"),
+            pl.when(pl.col("macs") == 1).then("realserver_mac").alias("realserver_mac"),
+        )
+    )
+    vip_ports = ends.select("connection", "vip_port")
+    return (
+        one.join(ports, on="connection", how="left")
+        .join(vip_ports, on="connection", how="left")
+        .with_columns(
+            pl.when(pl.col("realserver_lo").is_not_null() | pl.col("realserver_mac").is_not_null())
+            .then(pl.coalesce("realserver_port", "vip_port"))
+            .alias("realserver_port")
+        )
+        .drop("vip_port")
+    )
+
+
+def _tunnel_ends(topology: Topology, known: pl.DataFrame) -> pl.DataFrame:
+    """Return the outer destinations of requests: the realserver's address in LVS-TUN."""
+    vips = _vips(topology, "tun")
+    return (
+        topology.observed.tunnelled.filter(
+            pl.col("by_orig") & pl.col("tunnel").is_in(list(ENCAPSULATION_OF))
+        )
+        .join(known.join(vips, on=["resp_hi", "resp_lo"], how="semi"), on=["vantage", "flow"])
+        .select(
+            "connection", pl.col("outer_dst_hi").alias("hi"), pl.col("outer_dst_lo").alias("lo")
+        )
+        .unique()
+    )
+
+
+def _vips(topology: Topology, *methods: str | None) -> pl.DataFrame:
+    return pl.DataFrame(
+        sorted({item.vip for item in topology.services if item.vip and item.method in methods}),
+        schema={"resp_hi": pl.UInt64, "resp_lo": pl.UInt64},
+        orient="row",
+    )
+
+
+def _sent_to(topology: Topology, known: pl.DataFrame) -> pl.DataFrame:
+    """Return the MACs that directors sent a connection's requests to, in LVS-DR."""
+    realservers = [mac for mac, _ in topology.realserver_of_mac.items()]
+    vips = _vips(topology, "dr")
+    return (
+        topology.observed.passages.filter(
+            (pl.col("kind") == "routed") & pl.col("by_orig") & pl.col("out_dst").is_in(realservers)
+        )
+        .select("vantage", "flow", pl.col("out_dst").alias("mac"))
+        .unique()
+        .join(known.join(vips, on=["resp_hi", "resp_lo"], how="semi"), on=["vantage", "flow"])
+        .select("connection", "mac")
+    )
+
+
+def _answered(topology: Topology, known: pl.DataFrame) -> pl.DataFrame:
+    """Return the MACs that answered a connection with an untouched TTL, directors' left out."""
+    others = [
+        mac for host in topology.hosts if host.role in {"director", "router"} for mac in host.macs
+    ]
+    return (
+        topology.observed.answers.filter(~pl.col("mac").is_in(others))
+        .join(known, on=["vantage", "flow"])
+        .select("connection", "mac")
+    )
+
+
+def _arrived(
+    vantages: Sequence[VantageTables], topology: Topology, known: pl.DataFrame
+) -> pl.DataFrame:
+    """Return the realservers in whose own captures a connection's requests arrived."""
+    parts = [pl.DataFrame(schema={"connection": pl.UInt32, "mac": pl.UInt64})]
+    for index, (vantage, role) in enumerate(zip(vantages, topology.roles, strict=True)):
+        own = topology.vantage_macs[index]
+        if role.role != "realserver" or not own:
+            continue
+        arriving = vantage.flows.filter(
+            (pl.col("orig_packets") > 0)
+            & ~pl.col("orig_eth_src").is_in(list(own)).fill_null(False)
+            & (pl.col("orig_eth_dst").is_null() | pl.col("orig_eth_dst").is_in(list(own)))
+        ).select(pl.lit(index, pl.UInt16).alias("vantage"), "flow")
+        parts.append(
+            arriving.join(known, on=["vantage", "flow"]).select(
+                "connection", pl.lit(min(own), pl.UInt64).alias("mac")
+            )
+        )
+    return pl.concat(parts)
+
+
+def _hosts_of_macs(topology: Topology, by_mac: pl.DataFrame, ends: pl.DataFrame) -> pl.DataFrame:
+    """Return connection, hi, lo, mac, name of the hosts behind MACs.
+
+    A MAC outside the known cluster is a host of its own: the address spoken to, if that is its own,
+    else its only other one.
+    """
+    spoken = by_mac.join(ends.select("connection", "vip_hi", "vip_lo"), on="connection")
+    pairs = spoken.select("mac", "vip_hi", "vip_lo").unique().sort(pl.all()).head(MAX_ANSWERING)
+    rows: list[tuple[int, int, int, int | None, int | None, str | None]] = []
+    for mac, high, low in pairs.iter_rows():
+        address, name = _host_of_mac(topology, mac, (high, low))
+        rows.append((mac, high, low, *(address or (None, None)), name))
+    hosts = pl.DataFrame(
+        rows,
+        schema={
+            "mac": pl.UInt64,
+            "vip_hi": pl.UInt64,
+            "vip_lo": pl.UInt64,
+            "hi": pl.UInt64,
+            "lo": pl.UInt64,
+            "name": pl.String,
+        },
+        orient="row",
+    )
+    return spoken.join(hosts, on=["mac", "vip_hi", "vip_lo"], how="left")
+
+
+def _host_of_mac(
+    topology: Topology, mac: int, spoken: Address
+) -> tuple[Address | None, str | None]:
+    """Return address and name of the host behind a MAC that serves `spoken`."""
+    found = topology.realserver_of_mac.get(mac)
+    if found is not None and (found[0] is None or macs.is_v4(found[0]) == macs.is_v4(spoken)):
+        return found
+    own = macs.addresses_of(topology.observed.macs, mac, spoken)
+    others = own - {item.vip for item in topology.services if item.method}
+    name = None if found is None else found[1]
+    if spoken in others:
+        return spoken, name
+    return (next(iter(others)) if len(others) == 1 else None), name

@@ -1,0 +1,369 @@
+"""ICMP errors as messages, each with every sight of it, at one vantage and over all of them.
+
+A message is one emitted packet. On its way it keeps type, code, MTU, IP ID and what it quotes;
+LVS-NAT changes its destination and the quoted server (or, towards the client, its source), which
+the connection it is about makes up for. Two errors about two retransmissions quote different IP
+IDs and are two messages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from pcapdiag.schema import PLACES, QUOTED_SENDERS, VERDICTS, conform, empty
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pcapdiag.cluster.clock import Clocks
+    from pcapdiag.cluster.connections import Connections
+    from pcapdiag.cluster.topology import Topology
+    from pcapdiag.flows.vantage import VantageTables
+
+NEXT_MESSAGE_NS: Final = 10_000_000
+"""Gap after which the same content with the same TTL is another message: a frame captured twice
+follows within microseconds, a retransmission draws its error after 200 ms (TCP_RTO_MIN)."""
+
+TRANSIT_NS: Final = 1_000_000_000
+"""Longest way of one message through the vantages; the smallest gap of two alike is far shorter
+only where IP IDs tell them apart anyway."""
+
+_SEED: Final = 0x2D7
+
+_QUOTED: Final = (
+    "quoted_proto",
+    "quoted_src_hi",
+    "quoted_src_lo",
+    "quoted_src_port",
+    "quoted_dst_hi",
+    "quoted_dst_lo",
+    "quoted_dst_port",
+)
+
+
+@dataclass(frozen=True)
+class ErrorCrossings:
+    """messages: schema ERROR_MESSAGES. sightings: schema ERROR_SIGHTINGS."""
+
+    messages: pl.DataFrame
+    sightings: pl.DataFrame
+
+
+def errors(
+    vantages: Sequence[VantageTables],
+    topology: Topology,
+    connections: Connections,
+    clocks: Clocks,
+) -> ErrorCrossings:
+    """Return each ICMP error of all vantages once, with its sightings."""
+    seen = _seen(vantages, topology, clocks)
+    if seen.is_empty():
+        return ErrorCrossings(empty("error_messages"), empty("error_sightings"))
+    seen = _about(seen, topology, connections, clocks)
+    seen = _numbered(_keyed(seen), clocks)
+    sightings = seen.select(
+        "message",
+        "vantage",
+        "row",
+        "capture",
+        "frame",
+        "time_ns",
+        "place",
+        "eth_src",
+        "eth_dst",
+        "translated",
+        pl.col("tunnel").is_not_null().alias("tunnelled"),
+        "ttl",
+    )
+    return ErrorCrossings(_messages(seen), conform(sightings, "error_sightings"))
+
+
+def _seen(vantages: Sequence[VantageTables], topology: Topology, clocks: Clocks) -> pl.DataFrame:
+    """Return the errors of all vantages with vantage, place and their time on the common clock."""
+    parts = []
+    for index, vantage in enumerate(vantages):
+        offset = clocks.offset_ns[index]
+        parts.append(
+            vantage.icmp_errors.select(
+                pl.lit(index, pl.UInt16).alias("vantage"),
+                pl.all(),
+                (pl.col("time_ns") + (offset or 0)).alias("common_ns"),
+                pl.lit(offset is not None).alias("aligned"),
+                _place(topology, index).alias("place"),
+            )
+        )
+    return pl.concat(parts)
+
+
+def _place(topology: Topology, index: int) -> pl.Expr:
+    """Return whether a frame came in at the capturing host, left it, or neither is known."""
+    own = list(topology.vantage_macs[index])
+    if not own and topology.roles[index].role == "director":
+        own = [mac for host in topology.hosts if host.role == "director" for mac in host.macs]
+    direction = pl.col("direction").cast(pl.String)
+    return (
+        pl.when(direction.is_in(["in", "out"]))
+        .then(direction)
+        .when(pl.col("eth_src").is_in(own))
+        .then(pl.lit("out"))
+        .when(pl.col("eth_dst").is_in(own))
+        .then(pl.lit("in"))
+        .otherwise(pl.lit("at"))
+        .cast(PLACES)
+    )
+
+
+def _servers(topology: Topology, connections: Connections) -> pl.DataFrame:
+    """Return each connection under every server endpoint it goes by, VIP and realserver.
+
+    Columns: connection, ip_proto, client (hi, lo, port), server (hi, lo, port), translated,
+    first_ns, last_ns.
+    """
+    table = connections.connections
+    client = ("client_hi", "client_lo", "client_port")
+    front = table.select(
+        "connection",
+        "ip_proto",
+        *client,
+        pl.col("vip_hi").alias("server_hi"),
+        pl.col("vip_lo").alias("server_lo"),
+        pl.col("vip_port").alias("server_port"),
+        pl.lit(False).alias("translated"),
+        "first_ns",
+        "last_ns",
+    )
+    behind = table.filter(
+        (pl.col("method") == "nat") & pl.col("realserver_lo").is_not_null()
+    ).select(
+        "connection",
+        "ip_proto",
+        *client,
+        pl.col("realserver_hi").alias("server_hi"),
+        pl.col("realserver_lo").alias("server_lo"),
+        pl.col("realserver_port").alias("server_port"),
+        pl.lit(True).alias("translated"),
+        "first_ns",
+        "last_ns",
+    )
+    # An error translated to the wrong realserver still names the service's other ports.
+    ports = pl.DataFrame(
+        [
+            (index, *address, port)
+            for index, service in enumerate(topology.services)
+            if service.method == "nat"
+            for address, port in sorted(service.realserver_ports)
+        ],
+        schema={
+            "service": pl.UInt16,
+            "server_hi": pl.UInt64,
+            "server_lo": pl.UInt64,
+            "server_port": pl.UInt16,
+        },
+        orient="row",
+    )
+    others = (
+        table.select("connection", "ip_proto", *client, "service", "first_ns", "last_ns")
+        .join(ports, on="service")
+        .select(
+            "connection",
+            "ip_proto",
+            *client,
+            "server_hi",
+            "server_lo",
+            "server_port",
+            pl.lit(True).alias("translated"),
+            "first_ns",
+            "last_ns",
+        )
+    )
+    ends = ("connection", "server_hi", "server_lo", "server_port")
+    return pl.concat([front, behind, others.join(behind, on=ends, how="anti")]).unique(
+        ends, keep="first", maintain_order=True
+    )
+
+
+def _about(
+    seen: pl.DataFrame, topology: Topology, connections: Connections, clocks: Clocks
+) -> pl.DataFrame:
+    """Add connection, quoted_sender and translated: what each error is about."""
+    seen = seen.with_row_index("sight")
+    servers = _servers(topology, connections)
+    found = []
+    for sender, client, server in (("realserver", "dst", "src"), ("client", "src", "dst")):
+        ends = {
+            "ip_proto": "quoted_proto",
+            "client_hi": f"quoted_{client}_hi",
+            "client_lo": f"quoted_{client}_lo",
+            "client_port": f"quoted_{client}_port",
+            "server_hi": f"quoted_{server}_hi",
+            "server_lo": f"quoted_{server}_lo",
+            "server_port": f"quoted_{server}_port",
+        }
+        found.append(
+            seen.select("sight", "vantage", "flow", "common_ns", "aligned", *ends.values())
+            .join(servers, left_on=list(ends.values()), right_on=list(ends))
+            .select(
+                "sight",
+                "vantage",
+                "flow",
+                "common_ns",
+                "aligned",
+                "connection",
+                "translated",
+                "first_ns",
+                "last_ns",
+                pl.lit(sender, QUOTED_SENDERS).alias("quoted_sender"),
+            )
+        )
+    several = pl.concat(found)
+    legs = connections.legs.select("vantage", "flow", "connection", pl.lit(True).alias("own_leg"))
+    # The vantage's own flow decides; else the last connection of this five-tuple that had begun.
+    error = max((item for item in clocks.error_ns if item is not None), default=0)
+    begun = pl.col("first_ns") <= pl.col("common_ns") + error
+    chosen = (
+        several.join(legs, on=["vantage", "flow", "connection"], how="left")
+        .with_columns(pl.col("own_leg").fill_null(False), pl.len().over("sight").alias("choices"))
+        .filter(pl.col("own_leg") | (pl.col("choices") == 1) | (pl.col("aligned") & begun))
+        .sort("sight", "own_leg", "first_ns", descending=[False, True, True])
+        .unique("sight", keep="first", maintain_order=True)
+        .select("sight", "connection", "quoted_sender", "translated")
+    )
+    return seen.join(chosen, on="sight", how="left", maintain_order="left").with_columns(
+        pl.col("translated").fill_null(False)
+    )
+
+
+def _keyed(seen: pl.DataFrame) -> pl.DataFrame:
+    """Add `key`: equal for all sights of what may be one message."""
+    inbound = pl.col("quoted_sender") == "realserver"
+    known = pl.col("connection").is_not_null()
+    quoted_id = pl.when(pl.col("quoted_ip_id") != 0).then("quoted_ip_id")
+
+    def kept(name: str, unchanged: pl.Expr) -> pl.Expr:
+        # Translation changes one end of the error and one of the quote: the other stays.
+        return pl.when(unchanged | ~known).then(name).alias(name)
+
+    return seen.with_columns(
+        pl.struct(
+            "ip_version",
+            "icmp_type",
+            "icmp_code",
+            "next_hop_mtu",
+            "gateway_hi",
+            "gateway_lo",
+            "icmp_len",
+            pl.when(pl.col("ip_id") != 0).then("ip_id").alias("ip_id"),
+            "quoted_ip_len",
+            "quoted_ip_id",
+            "quoted_tcp_seq",
+            pl.when(quoted_id.is_null()).then("quoted_transport_checksum").alias("sum"),
+            "connection",
+            "quoted_sender",
+            kept("src_hi", inbound),
+            kept("src_lo", inbound),
+            kept("dst_hi", ~inbound),
+            kept("dst_lo", ~inbound),
+            *(pl.when(~known).then(name).alias(name) for name in _QUOTED),
+        )
+        .hash(_SEED)
+        .alias("key")
+    )
+
+
+def _numbered(seen: pl.DataFrame, clocks: Clocks) -> pl.DataFrame:
+    """Add `message`. What one vantage saw again with a TTL no lower, later, is another message.
+
+    Across vantages the n-th at one is the n-th at the other where they saw equally many; where
+    not, only those whose times on the common clock name exactly one partner are joined.
+    """
+    ordered = seen.sort("key", "vantage", "time_ns", "ttl", descending=[False, False, False, True])
+    group = ["key", "vantage"]
+    gap = pl.col("time_ns") - pl.col("time_ns").shift(1).over(group)
+    again = (
+        gap.is_null()
+        | (gap > TRANSIT_NS)
+        | ((pl.col("ttl") >= pl.col("ttl").shift(1).over(group)) & (gap >= NEXT_MESSAGE_NS))
+    )
+    ordered = ordered.with_columns(again.cum_sum().over(group).alias("nth"))
+    counted = ordered.with_columns(pl.col("nth").max().over(group).alias("times"))
+    even = pl.col("times").n_unique().over("key") == 1
+    error = sum(item or 0 for item in clocks.error_ns)
+    # Uneven counts: begin a new cluster of sights wherever the common clock shows a pause.
+    loose = (
+        counted.filter(~even)
+        .sort("key", "common_ns")
+        .with_columns(
+            (
+                (pl.col("common_ns") - pl.col("common_ns").shift(1).over("key")).fill_null(0)
+                > NEXT_MESSAGE_NS + error
+            )
+            .cum_sum()
+            .over("key")
+            .alias("bunch")
+        )
+    )
+    sure = pl.col("aligned").all().over("key", "bunch") & (
+        pl.struct("vantage", "nth").n_unique().over("key", "bunch")
+        == pl.col("vantage").n_unique().over("key", "bunch")
+    )
+    apart = pl.struct("vantage", "nth").rank("dense").over("key", "bunch").cast(pl.Int64)
+    loose = loose.with_columns(
+        (pl.col("bunch").cast(pl.Int64) * 1_000_000 + pl.when(sure).then(0).otherwise(apart)).alias(
+            "part"
+        )
+    ).drop("bunch")
+    firm = counted.filter(even).with_columns(pl.col("nth").cast(pl.Int64).alias("part"))
+    return (
+        pl.concat([firm, loose.select(firm.columns)])
+        .with_columns(pl.col("common_ns").min().over("key", "part").alias("begin"))
+        .sort("begin", "key", "part", "common_ns", "vantage", "row")
+        .with_columns((pl.struct("begin", "key", "part").rle_id()).cast(pl.UInt32).alias("message"))
+    )
+
+
+def _messages(seen: pl.DataFrame) -> pl.DataFrame:
+    """Return one row a message, as its first sight (the highest TTL) shows it."""
+    checksum = pl.col("icmp_checksum").cast(pl.String)
+    verdict = (
+        pl.when((checksum == "bad").any())
+        .then(pl.lit("bad"))
+        .when((checksum == "ok").any())
+        .then(pl.lit("ok"))
+        .otherwise(pl.lit("unverifiable"))
+    )
+    first = seen.sort(
+        "message", "translated", "ttl", "common_ns", descending=[False, False, True, False]
+    )
+    names = (
+        "ip_version",
+        "icmp_type",
+        "icmp_code",
+        "next_hop_mtu",
+        "gateway_hi",
+        "gateway_lo",
+        "src_hi",
+        "src_lo",
+        "dst_hi",
+        "dst_lo",
+        "quoted_proto",
+        "quoted_ip_len",
+        "quoted_ip_id",
+        "quoted_tcp_seq",
+        "connection",
+        "quoted_sender",
+    )
+    table = (
+        first.group_by("message", maintain_order=True)
+        .agg(
+            *(pl.col(name).first() for name in names),
+            pl.col("quoted_len").max(),
+            verdict.alias("icmp_checksum"),
+            pl.col("common_ns").min().alias("first_ns"),
+        )
+        .with_columns(pl.col("icmp_checksum").cast(VERDICTS))
+        .sort("message")
+    )
+    return conform(table, "error_messages")

@@ -1,0 +1,115 @@
+"""What all vantages together show, before anyone is given a role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from pcapdiag.cluster import links, macs, passages
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pcapdiag.flows.vantage import VantageTables
+
+_SERVER = ("ip_proto", "resp_hi", "resp_lo", "resp_port")
+
+
+@dataclass(frozen=True)
+class Observed:
+    """Tables about flows of all vantages; `vantage` is UInt16 everywhere.
+
+    links: which flows carry the same packets.
+    macs: link layers.
+    passages: vantage and the columns of passages.find.
+    paths: passages counted by server endpoint and way: vantage, ip_proto, resp_*, by_orig, kind,
+    tunnel, in_src,
+        in_dst, out_src, out_dst, outer_src_*, outer_dst_*, packets, flows.
+    answers: vantage, flow, mac, packets (macs.answers).
+    tunnelled: flows seen inside a tunnel: vantage, flow, by_orig, tunnel, outer_src_*,
+    outer_dst_*, eth_src,
+        eth_dst, packets; first sights and others.
+    """
+
+    links: links.Links
+    macs: macs.Macs
+    passages: pl.DataFrame
+    paths: pl.DataFrame
+    answers: pl.DataFrame
+    tunnelled: pl.DataFrame
+
+
+def observe(vantages: Sequence[VantageTables]) -> Observed:
+    """Return what the vantages show."""
+    found = [
+        passages.find(vantage).select(pl.lit(index, pl.UInt16).alias("vantage"), pl.all())
+        for index, vantage in enumerate(vantages)
+    ]
+    joined = links.find(vantages)
+    passed = pl.concat(found)
+    return Observed(
+        links=joined,
+        macs=macs.find(vantages),
+        passages=passed,
+        paths=_paths(passed, joined.nodes),
+        answers=pl.concat(
+            [
+                macs.answers(vantage).select(pl.lit(index, pl.UInt16).alias("vantage"), pl.all())
+                for index, vantage in enumerate(vantages)
+            ]
+        ),
+        tunnelled=pl.concat(
+            [
+                _tunnelled(vantage).select(pl.lit(index, pl.UInt16).alias("vantage"), pl.all())
+                for index, vantage in enumerate(vantages)
+            ]
+        ),
+    )
+
+
+def _paths(passed: pl.DataFrame, nodes: pl.DataFrame) -> pl.DataFrame:
+    """Return passages counted by server endpoint and way, see Observed.paths."""
+    return (
+        passed.lazy()
+        .join(nodes.lazy().select("vantage", "flow", *_SERVER), on=["vantage", "flow"])
+        .group_by(
+            "vantage",
+            *_SERVER,
+            "by_orig",
+            "kind",
+            "tunnel",
+            "in_src",
+            "in_dst",
+            "out_src",
+            "out_dst",
+            "outer_src_hi",
+            "outer_src_lo",
+            "outer_dst_hi",
+            "outer_dst_lo",
+        )
+        .agg(pl.len().alias("packets"), pl.col("flow").n_unique().alias("flows"))
+        .sort(pl.all())
+        .collect()
+    )
+
+
+def _tunnelled(vantage: VantageTables) -> pl.DataFrame:
+    """Return the flows whose packets were seen inside a tunnel, see Observed.tunnelled."""
+    outer = ("outer_src_hi", "outer_src_lo", "outer_dst_hi", "outer_dst_lo")
+    return (
+        vantage.tunnels.lazy()
+        .filter(pl.col("depth") == 1)
+        .select("row", "kind", *outer)
+        .join(
+            vantage.packets.lazy()
+            .with_row_index("row")
+            .filter(pl.col("flow").is_not_null() & pl.col("tunnel").is_not_null())
+            .select("row", "flow", "by_orig", "eth_src", "eth_dst"),
+            on="row",
+        )
+        .group_by("flow", "by_orig", pl.col("kind").alias("tunnel"), *outer, "eth_src", "eth_dst")
+        .agg(pl.len().alias("packets"))
+        .collect()
+    )
