@@ -20,7 +20,7 @@ from pcapdiag.report import figure_cluster, instants, plain, story, wording
 from pcapdiag.report.finding_page import FindingPage, Limits, finding_pages
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pcapdiag.result import Finding, Result
 
@@ -38,15 +38,25 @@ LIMITS: Final = (
 
 def render(result: Result) -> str:
     """Return the report as HTML of at most MAX_BYTES in UTF-8; equal results give equal bytes."""
-    page = ""
-    for limits in LIMITS:
-        page = _render(result, limits)
-        if len(page.encode()) <= MAX_BYTES:
-            break
-    return page
+    for limits in LIMITS[:-1]:
+        page = _within(MAX_BYTES, _parts(result, limits))
+        if page is not None:
+            return page
+    return "".join(_parts(result, LIMITS[-1]))
 
 
-def _render(result: Result, limits: Limits) -> str:
+def _within(size: int, parts: Iterator[str]) -> str | None:
+    """Return the joined parts, or None as soon as they have more than `size` bytes."""
+    kept = []
+    for part in parts:
+        kept.append(part)
+        size -= len(part.encode())
+        if size < 0:
+            return None
+    return "".join(kept)
+
+
+def _parts(result: Result, limits: Limits) -> Iterator[str]:
     pages = finding_pages(story.worst_first(result.findings), limits)
     step = story.next_step(result)
     style, script = _asset("style.css"), _asset("copy.js")
@@ -60,7 +70,7 @@ def _render(result: Result, limits: Limits) -> str:
     return (
         _environment(limits)
         .get_template("report.html.j2")
-        .render(
+        .generate(
             result=result,
             policy=_policy(style, script),
             style=Markup(style),  # noqa: S704 - the package's own file

@@ -67,8 +67,8 @@ def _verdict_without_findings(clean: int, unanswered: int) -> str:
             "lie in the others."
         )
     return (
-        f"No fault found: examined and in order were {asked}, for the captured hosts and the "
-        "captured time only."
+        f"No fault found: {number(clean)} of {asked} examined and in order, for the captured "
+        "hosts and the captured time only."
     )
 
 

@@ -32,12 +32,13 @@ def test_iso_reads_back(time_ns):
         "2024-05-01T12:00:00.000000000+00:00",
         "2024-13-01T12:00:00.000000000Z",
         "2024-05-01T12:00:00.000000000Z\n",
+        "2263-05-01T12:00:00.000000000Z",
         "٢٠٢٤-05-01T12:00:00.000000000Z",
     ],
 )
 def test_other_forms_are_refused(text):
     """A time that was not written by pcapdiag is no time."""
-    with pytest.raises(ValueError, match=r"2024|13|month"):
+    with pytest.raises(ValueError, match=r"2024|2263|month"):
         instants.from_iso(text)
 
 
