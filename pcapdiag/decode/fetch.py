@@ -106,7 +106,9 @@ class Bytes:
         else:
             cells = self._near_the_end(start, width)
         raw = cells.view(np.uint8).reshape(-1, width)
-        kept = np.clip(end - start, 0, width)
+        kept = end - start
+        np.minimum(kept, width, out=kept)
+        np.maximum(kept, 0, out=kept)
         _clear_tails(raw, kept)
         return Window(raw, kept)
 

@@ -38,6 +38,9 @@ _JUMBO_OPTION: Final = 0xC204
 """Option type 0xC2 of length 4 (RFC 2675 section 2), as the first of a Hop-by-Hop header: the
 only place where stacks put it."""
 
+_LARGEST_LENGTH: Final = 0xFFFF_FFFF
+"""What the length column holds: a jumbo option may say 40 more."""
+
 
 def decode(
     source: Bytes, out: Network, rows: Rows, start: Offsets, kept: Offsets, stop: Offsets
@@ -108,7 +111,8 @@ def _replace_length_zero(
     jumbo = (
         (proto[rows] == IpProto.HOP_BY_HOP) & (window.kept >= 8) & (window.u16(2) == _JUMBO_OPTION)
     )
-    length[rows] = np.where(jumbo, window.u32(4).astype(np.int64) + HEADER_BYTES, room[rows])
+    whole = np.minimum(window.u32(4).astype(np.int64) + HEADER_BYTES, _LARGEST_LENGTH)
+    length[rows] = np.where(jumbo, whole, room[rows])
     mark(note, rows[~jumbo], DecodeNote.IP_LENGTH_ZERO)
 
 

@@ -106,7 +106,7 @@ def decode_batch(
     note[asking] |= arp_note
     mark(note, vrrp_cut, DecodeNote.TRANSPORT_CUT)
     mark(note, sync_cut, DecodeNote.TRANSPORT_CUT)
-    sheet = tables.Sheet("packets")
+    sheet = tables.Sheet("packets", len(batch))
     _put_frames(sheet, batch, capture)
     tables.put_link(sheet, header)
     kind, depth = np.zeros((2, len(batch)), dtype=np.uint8)

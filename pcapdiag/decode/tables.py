@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     from pcapdiag.decode.tunnel import Outer
     from pcapdiag.decode.vrrp import Vrrp
 
+_NUMPY: Final = {
+    pl.UInt8: np.uint8,
+    pl.UInt16: np.uint16,
+    pl.UInt32: np.uint32,
+    pl.UInt64: np.uint64,
+    pl.Int64: np.int64,
+    pl.Boolean: np.bool_,
+}
 _MASK: Final = "valid {}"
 """Names of helper columns; no schema column has a space in its name."""
 
@@ -37,23 +45,25 @@ _MASK: Final = "valid {}"
 class Sheet:
     """A table under construction: columns as arrays, and for which rows they hold."""
 
-    def __init__(self, table: str) -> None:
-        """`table` is a name in schema.TABLES."""
+    def __init__(self, table: str, rows: int) -> None:
+        """`table` is a name in schema.TABLES, `rows` how many it will have."""
+        self._rows = rows
         self._dtypes = schema.dtypes(table)
         self._columns: dict[str, NDArray[np.generic]] = {}
         self._masks: dict[str, str] = {}
-        self._codes: set[str] = set()
 
     def put(self, valid: Bools | None, **columns: NDArray[np.generic]) -> None:
         """Add columns that hold where `valid` is true (None: everywhere) and are null elsewhere.
 
-        Arrays are kept, not copied: they must not be written to afterwards.
+        Arrays of the column's dtype are kept, not copied: they must not be written to afterwards.
         """
         if valid is not None and valid.all():
             valid = None
         if valid is not None and not valid.any():
             return
-        self._columns.update(columns)
+        for name, values in columns.items():
+            dtype = _NUMPY.get(self._dtypes[name], np.uint8)  # else an Enum, see put_codes
+            self._columns[name] = values.astype(dtype, copy=False)
         if valid is not None:
             mask = _MASK.format(len(self._columns))
             self._columns[mask] = valid
@@ -61,23 +71,32 @@ class Sheet:
 
     def put_codes(self, name: str, codes: U8) -> None:
         """Add a column of an Enum: 0 is null, 1 the first category."""
-        self._codes.add(name)
         self.put(codes > 0, **{name: codes - np.uint8(1)})
 
     def frame(self) -> pl.DataFrame:
         """Return the table: all columns of the schema, in its order and dtypes."""
-        return pl.DataFrame(self._columns).select(
-            self._expression(name, dtype) for name, dtype in self._dtypes.items()
+        if not self._rows:
+            return pl.DataFrame(schema=self._dtypes)
+        whole = pl.DataFrame(self._columns)
+        odd = whole.select(
+            expression
+            for name in self._dtypes
+            if (expression := self._expression(name)) is not None
         )
+        made = {column.name: column for column in (*whole.get_columns(), *odd.get_columns())}
+        return pl.DataFrame([made[name] for name in self._dtypes])
 
-    def _expression(self, name: str, dtype: pl.DataType | type[pl.DataType]) -> pl.Expr:
+    def _expression(self, name: str) -> pl.Expr | None:
+        """Return what makes the column of its array; None where that is the column."""
+        dtype = self._dtypes[name]
         if name not in self._columns:
-            return pl.lit(None, dtype=dtype).alias(name)
+            return pl.repeat(None, self._rows, dtype=dtype).alias(name)
         column = pl.col(name)
         if name in self._masks:
             column = pl.when(pl.col(self._masks[name])).then(column)
-        column = column.cat.to(dtype) if name in self._codes else column.cast(dtype)
-        return column.alias(name)
+        elif dtype in _NUMPY:
+            return None
+        return (column if dtype in _NUMPY else column.cat.to(dtype)).alias(name)
 
 
 def put_link(sheet: Sheet, link: Link) -> None:
@@ -146,7 +165,7 @@ def put_icmp(sheet: Sheet, message: Icmp, count: int) -> None:
 
 def tunnels(tunnel: Outer, outer: Network, inner: Network, row_base: int) -> pl.DataFrame:
     """Return the `tunnels` table; `tunnel.row` counts in `inner`, `outer` runs beside `tunnel`."""
-    sheet = Sheet("tunnels")
+    sheet = Sheet("tunnels", len(tunnel.row))
     sheet.put(
         None,
         row=tunnel.row + row_base,
@@ -172,7 +191,7 @@ def tunnels(tunnel: Outer, outer: Network, inner: Network, row_base: int) -> pl.
 
 def sacks(found: Sacks, row_base: int) -> pl.DataFrame:
     """Return the `sacks` table."""
-    sheet = Sheet("sacks")
+    sheet = Sheet("sacks", len(found.row))
     row = found.row.astype(np.int64) + row_base
     sheet.put(None, row=row, block=found.block, left=found.left, right=found.right)
     return sheet.frame()
@@ -180,7 +199,7 @@ def sacks(found: Sacks, row_base: int) -> pl.DataFrame:
 
 def icmp(message: Icmp, quotes: Quotes, row_base: int) -> pl.DataFrame:
     """Return the `icmp` table: the messages, and what the errors among them quote."""
-    sheet = Sheet("icmp")
+    sheet = Sheet("icmp", len(message.row))
     sheet.put(None, row=message.row + row_base, icmp_len=message.length)
     sheet.put_codes("icmp_checksum", message.verdict)
     sheet.put(message.has_field, icmp_checksum_field=message.field)
@@ -257,9 +276,11 @@ def _put_quotes(sheet: Sheet, message: Icmp, quotes: Quotes) -> None:
 
 def arp(messages: Sequence[Neighbours], link: Link, row_base: int) -> pl.DataFrame:
     """Return the `arp` table of ARP and neighbour discovery messages, by row."""
-    frames = []
+    frames = [schema.empty("arp")]
     for found in messages:
-        sheet = Sheet("arp")
+        if not found.row.size:
+            continue
+        sheet = Sheet("arp", len(found.row))
         sheet.put(
             None,
             row=found.row + row_base,
@@ -274,12 +295,14 @@ def arp(messages: Sequence[Neighbours], link: Link, row_base: int) -> pl.DataFra
         sheet.put(found.has_target_mac, target_mac=found.target_mac)
         sheet.put(link.has_src[found.row], eth_src=link.eth_src[found.row])
         frames.append(sheet.frame())
+    if len(frames) == 1:
+        return frames[0]
     return pl.concat(frames).sort("row", maintain_order=True)
 
 
 def vrrp(found: Vrrp, row_base: int) -> pl.DataFrame:
     """Return the `vrrp` table."""
-    sheet = Sheet("vrrp")
+    sheet = Sheet("vrrp", len(found.row))
     sheet.put(
         None,
         row=found.row + row_base,
@@ -306,4 +329,6 @@ def ipvs_sync_entries(entries: Sequence[SyncEntries], row_base: int) -> pl.DataF
             dict(enumerate(ipvs_sync.METHODS)), default=None, return_dtype=pl.String
         )
         frames.append(frame.with_columns(method=names))
+    if len(frames) == 1:
+        return frames[0]
     return pl.concat(frames).sort("row", maintain_order=True)

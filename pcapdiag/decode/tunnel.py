@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pcapdiag.decode import link, network
+from pcapdiag.decode import ipv4, ipv6, link, network
 from pcapdiag.decode.columns import ALL_ROWS, Columns, mark
 from pcapdiag.decode.network import Network
 from pcapdiag.protocols import UDP_PORT_GENEVE, UDP_PORT_VXLAN, EtherType, IpProto
@@ -278,10 +278,16 @@ def _open_frames(source: Bytes, step: _Step, kept: Offsets) -> None:
 
 
 def _distrust(source: Bytes, step: _Step, kept: Offsets, stop: Offsets) -> None:
-    """Mark what does not begin with the IP version that the tunnel header promises."""
-    rows = np.flatnonzero((step.inside > 0) & ~step.cut)
-    if rows.size:
-        window = source.window(step.begin[rows], kept[rows], 8)
-        found = window.u8(0) >> 4
-        wrong = (window.kept > 0) & (found != step.inside[rows])
-        step.bad[rows] |= wrong | (step.begin[rows] >= stop[rows])
+    """Mark what cannot be: no room for an IP header, or another version than was promised.
+
+    A header that ends with its packet, not with the capture, was never whole.
+    """
+    step.bad |= step.cut & (kept >= stop)
+    rows = np.flatnonzero((step.inside > 0) & ~step.cut & ~step.bad)
+    if not rows.size:
+        return
+    begin, inside = step.begin[rows], step.inside[rows]
+    found = source.window(begin, kept[rows], 8)
+    wrong = (found.kept > 0) & (found.u8(0) >> 4 != inside)
+    least = np.where(inside == 4, ipv4.HEADER_BYTES, ipv6.HEADER_BYTES)
+    step.bad[rows] |= wrong | (begin + least > stop[rows])
