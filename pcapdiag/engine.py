@@ -10,7 +10,7 @@ import polars as pl
 
 from pcapdiag import __version__, folding, registry, workers
 from pcapdiag.addresses import ip_text, mac_text
-from pcapdiag.capture.linktype import linktype_name
+from pcapdiag.capture import linktype
 from pcapdiag.case import Case
 from pcapdiag.decode.packets import Decoded
 from pcapdiag.errors import CaptureError, RuleError
@@ -283,7 +283,7 @@ def _vantages(loaded: Loaded) -> tuple[Vantage, ...]:
                         format=info.format,
                         packets=info.packets,
                         sha256=loaded.sha256.get(number),
-                        link_types=tuple(linktype_name(value) for value in info.link_types),
+                        link_types=tuple(linktype.name(value) for value in info.link_types),
                         first_ns=info.first_ns,
                         last_ns=info.last_ns,
                         snaplen=info.snaplen,
