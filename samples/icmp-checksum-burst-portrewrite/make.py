@@ -5,15 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from simulator import cluster, wire
+from simulator import cluster
 from simulator.everyday import all_but
+from simulator.faults import map_port
 from simulator.frames import every, icmp, of, on, source
 from simulator.truth import look, must, write_sample
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from simulator.links import Interface
 
 PUBLIC, INSIDE = 80, 8080
 OUTAGE_S, RESTORED_S = 5.0, 17.0
@@ -24,7 +23,7 @@ quote VIP:80 and the realservers know only VIP:8080. But when it puts 8080 where
 the ICMP checksum as it came. Each of these messages is off by the same amount, 8080 - 80 = 8000 in
 one's complement.
 
-From 5 to 17 seconds the line to clients 198.51.100.150 to .154 is down, and 192.0.2.2 answers every
+From 5 to 17 seconds the way to clients 198.51.100.32 to .35 is down, and 192.0.2.2 answers every
 segment for them with host unreachable. All of these messages come to the cluster broken. The
 director, in direct routing, passes them on as it found them; the realservers' stacks drop them. The
 transfers wait out the line's failure and finish after it.
@@ -35,7 +34,7 @@ def build(folder: Path) -> None:
     """Make the sample."""
     lab = cluster.dr("icmp-checksum-burst-portrewrite")
     lab.serve(INSIDE)
-    _map_port(lab)
+    map_port(lab, PUBLIC, INSIDE)
     isp = lab.hosts["isp"]
     isp.limits_errors = False
     clients = [f"198.51.100.{n}" for n in range(20, 32)]
@@ -43,18 +42,18 @@ def build(folder: Path) -> None:
     hit = [
         lab.flow(
             "line-down",
-            f"198.51.100.{150 + number}",
+            f"198.51.100.{32 + number % 4}",
             42003 + 31 * number,
             1.1 + 0.5 * number,
-            [("stream", 200 + 170 * number)],
+            [("stream", 100 + 60 * number)],
             ending="open",
             service_port=INSIDE,
             public_port=PUBLIC,
         )
         for number in range(5)
     ]
-    lab.at(OUTAGE_S, partial(isp.add_route, "198.51.100.128/25", None))
-    lab.at(RESTORED_S, partial(isp.add_route, "198.51.100.128/25", "192.0.2.6"))
+    lab.at(OUTAGE_S, partial(isp.add_route, "198.51.100.32/30", None))
+    lab.at(RESTORED_S, partial(isp.add_route, "198.51.100.32/30", None, "eth1"))
     lab.health_checks(until_s=38, port=INSIDE)
     lab.capture_all("director", "rs1", "rs2", "router")
     lab.run(40)
@@ -88,19 +87,3 @@ def build(folder: Path) -> None:
         ],
         must_not_report=all_but("icmp-checksum-burst"),
     )
-
-
-def _map_port(lab: cluster.Lab) -> None:
-    """Let the router map the port, and forget the checksum of what it changes in ICMP."""
-    vip = lab.vip
-
-    def rewrite(data: bytes, header: wire.Header, _interface: Interface) -> bytes:
-        if header.proto == wire.TCP_PROTO and (header.dst, header.dport) == (vip, PUBLIC):
-            return wire.translate(data, dst=(vip, INSIDE))
-        if header.proto == wire.TCP_PROTO and (header.src, header.sport) == (vip, INSIDE):
-            return wire.translate(data, src=(vip, PUBLIC))
-        if header.is_error and header.dst == vip:
-            return wire.translate_quote(data, src=(vip, INSIDE), mend_icmp=False)
-        return data
-
-    lab.hosts["router"].rewrite.append(rewrite)

@@ -50,12 +50,12 @@ def build(folder: Path) -> None:
         )
         for number in range(4)
     ]
-    hit += [lab.flow("new-after", "198.51.100.31", 43007, 14.0, [("get", 500)], ending="open")]
+    later = [lab.flow("new-after", "198.51.100.30", 43007, 14.0, [("get", 500)], ending="open")]
     lab.health_checks(until_s=26)
     lab.capture_all("director", "rs1", "rs2", "router", client="client-a")
     lab.run(28)
     redirect = icmp((5, 1))
-    around = every(sent_to(lab, "router"), of(*hit))
+    around = every(sent_to(lab, "router"), of(*hit, *later))
     from_rs1 = every(around, sent_by(lab, "rs1"), source("10.1.0.11"))
     from_rs2 = every(around, sent_by(lab, "rs2"), source("10.1.0.12"))
     write_sample(
@@ -82,6 +82,7 @@ def build(folder: Path) -> None:
                 lab,
                 "redirect-to-router",
                 flows=hit,
+                may_flows=[flow.id for flow in later],
                 hosts=["director"],
                 cited={
                     "director.pcap": redirect,

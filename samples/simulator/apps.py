@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .hosts import Host
     from .tcp import Socket
 
-FILLER: Final = b"The quick brown fox jumps over the lazy dog. 0123456789 abcdefghijklmn\r\n"
+FILLER: Final = b"The quick brown fox jumps over the lazy dog. 0123456789 abcdefghijklmn\n"
 
 STREAM_CHUNKS: Final = 60
 STREAM_EVERY_NS: Final = 400 * MILLISECOND

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from .clock import seconds
-from .wire import SYN, TCP_PROTO
+from .wire import SYN, TCP_PROTO, translate, translate_quote
 
 if TYPE_CHECKING:
     from . import wire
@@ -63,3 +63,19 @@ def reject_port(lab: Lab, host: str, port: int) -> None:
         return HOST_PROHIBITED if (header.proto, header.dport) == (TCP_PROTO, port) else None
 
     lab.hosts[host].input_rules.append(rule)
+
+
+def map_port(lab: Lab, public: int, inside: int) -> None:
+    """Let the router map a port of the VIP, and forget the checksum of what it changes in ICMP."""
+    vip = lab.vip
+
+    def rewrite(data: bytes, header: wire.Header, _interface: Interface) -> bytes:
+        if header.proto == TCP_PROTO and (header.dst, header.dport) == (vip, public):
+            return translate(data, dst=(vip, inside))
+        if header.proto == TCP_PROTO and (header.src, header.sport) == (vip, inside):
+            return translate(data, src=(vip, public))
+        if header.is_error and header.dst == vip:
+            return translate_quote(data, src=(vip, inside), mend_icmp=False)
+        return data
+
+    lab.hosts["router"].rewrite.append(rewrite)

@@ -196,9 +196,7 @@ class Host:
             self._icmp_in(data, header)
 
     def _icmp_in(self, data: bytes, header: wire.Header) -> None:
-        body = header_payload(data, header)
-        pseudo = b"" if header.version == 4 else _pseudo_v6(data, header)
-        if wire.checksum(pseudo + body):
+        if wire.transport_sum(data):
             return  # icmp_rcv: IcmpInCsumErrors
         if header.icmp_type in {8, 128}:
             number = divmod(header.icmp_word, 65536)
@@ -398,8 +396,3 @@ class Host:
 def header_payload(data: bytes, header: wire.Header) -> bytes:
     """Return what follows the IP header."""
     return data[header.header_len : header.length]
-
-
-def _pseudo_v6(data: bytes, header: wire.Header) -> bytes:
-    length = header.length - header.header_len
-    return data[8:40] + length.to_bytes(4, "big") + bytes([0, 0, 0, header.proto])

@@ -6,6 +6,7 @@ import json
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from . import wire
 from .capture import write
 from .clock import EPOCH_NS
 from .ipvs import Director
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from .apps import Flow
     from .capture import Seen
-    from .cluster import Lab
+    from .cluster import Capture, Lab
 
 METHOD_FLAGS = {"nat": "-m", "dr": "-g", "tun": "-i"}
 
@@ -33,7 +34,8 @@ def must(
     """Return a demand: the rule, the flows it must name, hosts, and frames to be found in `cited`.
 
     `cited` holds for a capture's file name which of its frames are proof; at least one of all
-    must be primary evidence.
+    must be primary evidence. `more` may hold `may_flows`, ids that may be named as well, and
+    `facts`, which the finding must agree with.
     """
     frames = {
         file: lab.captured(file).tap.numbers(wanted) for file, wanted in (cited or {}).items()
@@ -102,6 +104,7 @@ def write_sample(
                 "snaplen": capture.snaplen,
                 "clock_offset_s": capture.tap.clock_error_ns / 1e9,
                 "frames": len(capture.tap.frames),
+                "bad_checksums": bad_checksums(capture),
             }
             for capture in lab.captures
         ],
@@ -160,10 +163,30 @@ def _flow(flow: Flow) -> dict[str, Any]:
     }
 
 
+def bad_checksums(capture: Capture) -> dict[str, int]:
+    """Count the frames whose TCP or ICMP checksum is wrong, as far as the capture kept them."""
+    count = {"tcp": 0, "icmp": 0}
+    names = {wire.TCP_PROTO: "tcp", wire.ICMP_PROTO: "icmp", wire.ICMPV6_PROTO: "icmp"}
+    for seen in capture.tap.seen():
+        data = seen.frame[14:]
+        while seen.ip is not None and wire.read(data).proto == wire.IPIP_PROTO:
+            data = data[wire.read(data).header_len :]
+        if seen.ip is None or len(seen.frame) > capture.snaplen:
+            continue
+        header = wire.read(data)
+        name = names.get(header.proto)
+        if name and wire.transport_sum(data[: header.length]):
+            count[name] += 1
+    return count
+
+
 def _readme(lab: Lab, truth: dict[str, Any], story: str) -> str:
     """Return the README: the story, where to look, what is said and what is not, the command."""
     lines = [f"# {lab.sample}", "", truth["description"] + ".", ""]
-    lines += [textwrap.fill(" ".join(part.split()), 100) + "\n" for part in story.split("\n\n")]
+    lines += [
+        textwrap.fill(" ".join(part.split()), 100, break_on_hyphens=False) + "\n"
+        for part in story.split("\n\n")
+    ]
     if truth["look_at"]:
         lines += ["| capture | frames | what they are |", "|---|---|---|"]
         lines += [

@@ -263,6 +263,16 @@ def checksum(data: bytes | bytearray) -> int:
     return ~total & 0xFFFF
 
 
+def transport_sum(data: bytes) -> int:
+    """Return 0 where the checksum of a whole TCP or ICMP(v6) packet is right."""
+    header = read(data)
+    body = data[header.header_len : header.length]
+    if header.proto == ICMP_PROTO:
+        return checksum(body)
+    addresses = data[8:40] if header.version == 6 else data[12:20]
+    return checksum(addresses + struct.pack("!II", len(body), header.proto) + body)
+
+
 def lower_ttl(data: bytes) -> bytes:
     """Return the packet one hop later."""
     packet = bytearray(data)
