@@ -33,8 +33,9 @@ _UNSEEN: Final = "\N{REPLACEMENT CHARACTER}"
 
 
 def line(value: str, limit: int = MAX_LINE) -> str:
-    """Return `value` as one printable line of at most `limit` characters."""
-    if len(value) <= limit and value.isascii() and value.isprintable():
+    """Return `value` as one printable line of at most `limit` characters, white space folded."""
+    sound = len(value) <= limit and value.isascii() and value.isprintable()
+    if sound and "  " not in value and value == value.strip():
         return value
     return text.clean(value, limit)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -459,6 +461,47 @@ def incident():
 def results():
     """Give all literal results by name."""
     return RESULTS
+
+
+def _rewrite(value, text, more):
+    """Return `value` with each string changed by `text` and each tuple `more` times as long."""
+    if is_dataclass(value):
+        return replace(
+            value,
+            **{
+                item.name: getattr(value, item.name)
+                if str(item.type).startswith("Literal")
+                else _rewrite(getattr(value, item.name), text, more)
+                for item in fields(value)
+            },
+        )
+    if isinstance(value, tuple):
+        return tuple(_rewrite(item, text, more) for item in value) * more
+    if isinstance(value, dict):
+        return {text(key): _rewrite(item, text, more) for key, item in value.items()}
+    return text(value) if type(value) is str else value
+
+
+@pytest.fixture
+def rewrite():
+    """Give a function that changes every text of a result and lengthens every list."""
+    return lambda result, text, more=1: _rewrite(result, text, more)
+
+
+_HIDDEN = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]"
+)
+
+
+@pytest.fixture
+def assert_visible():
+    """Give a check that a text holds line feeds and visible characters only."""
+
+    def check(text):
+        assert not _HIDDEN.search(text), repr(_HIDDEN.search(text))
+        text.encode()  # no lone surrogate
+
+    return check
 
 
 @pytest.fixture
