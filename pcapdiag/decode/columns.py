@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final, Self
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from pcapdiag.schema import DecodeNote
@@ -46,6 +48,24 @@ class Columns:
     def blank(cls, rows: int) -> Self:
         """Return `rows` rows of zeros."""
         return cls(**{item.name: np.zeros(rows, _DTYPES[str(item.type)]) for item in fields(cls)})
+
+    @classmethod
+    def join(cls, parts: Sequence[Self]) -> Self:
+        """Return the rows of all parts, in order."""
+        if len(parts) == 1:
+            return parts[0]
+        if not parts:
+            return cls.blank(0)
+        return cls(
+            **{
+                item.name: np.concatenate([getattr(part, item.name) for part in parts])
+                for item in fields(cls)
+            }
+        )
+
+    def part(self, rows: slice) -> Self:
+        """Return some rows as views: what is written to them is written here."""
+        return type(self)(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})
 
     def take(self, rows: Rows) -> Self:
         """Return a copy of the given rows."""

@@ -15,16 +15,17 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from pcapdiag.decode.columns import U8, U16, U32, U64, Indices, Offsets
 
 
-_WORD: Final = 8
-_MASKED_BY_TABLE: Final = 64
-"""Widest window whose tails are cleared by table: (width + 1) * width bytes of masks each."""
+MAX_WINDOW: Final = 64
+"""Widest window: the tables that clear tails take (width + 1) * width bytes each."""
+
+_CELL_BYTES: Final = MAX_WINDOW
+_CELLS_AT_ONCE: Final = 1 << 14
+"""What is summed at once: 1 MiB stays within the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +74,9 @@ class Window:
     def word_sum(self, start: int, stop: int) -> U64:
         """Return the sum over bytes [start, stop) as little-endian 32-bit words, for checksums.
 
-        stop - start must be a multiple of 4 and below 2**32 words.
+        stop - start must be a multiple of 4.
         """
         words = self.raw[:, start:stop].view("<u4")
-        if words.shape[1] > _WORD:
-            return words.sum(axis=1, dtype=np.uint64)
         total = words[:, 0].astype(np.uint64)
         for index in range(1, words.shape[1]):
             total += words[:, index]
@@ -94,8 +93,9 @@ class Bytes:
         self._data = np.ascontiguousarray(data)
 
     def window(self, start: Offsets, end: Offsets, width: int) -> Window:
-        """Return `width` (a multiple of 8) bytes from `start` on, believed up to `end`.
+        """Return `width` bytes from `start` on, believed up to `end`.
 
+        The width is a multiple of 8 and at most MAX_WINDOW.
         `start` is not negative; it may lie behind `end` or behind the block, then nothing is kept.
         `end` must not lie behind the block.
         """
@@ -116,13 +116,29 @@ class Bytes:
         """Return for each row the sum over `length` bytes from `start` on, for checksums.
 
         Little-endian 32-bit words, a last partial word padded with zeros. All bytes must be kept.
-        Memory is bounded whatever the lengths are; rows are taken in classes of similar length.
+        Memory is bounded whatever the lengths are.
         """
         total = np.zeros(len(start), dtype=np.uint64)
-        for rows, width in _length_classes(length):
-            window = self.window(start[rows], start[rows] + length[rows], width)
-            total[rows] = window.word_sum(0, width)
+        cells = np.maximum(-(-length // _CELL_BYTES), 1)
+        first = np.cumsum(cells) - cells
+        row = 0
+        while row < len(start):
+            stop = int(np.searchsorted(first, first[row] + _CELLS_AT_ONCE, side="right"))
+            rows = slice(row, max(stop, row + 1))
+            total[rows] = self._cells_summed(start[rows], length[rows], cells[rows])
+            row = rows.stop
         return total
+
+    def _cells_summed(self, start: Offsets, length: Offsets, cells: Offsets) -> U64:
+        """Return words_summed of rows that take `cells` cells each."""
+        first = np.cumsum(cells) - cells
+        index = np.arange(int(cells.sum())) - np.repeat(first, cells)
+        at = np.repeat(start, cells) + index * _CELL_BYTES
+        end = np.repeat(start + length, cells)
+        summed: U64 = np.add.reduceat(
+            self.window(at, end, _CELL_BYTES).word_sum(0, _CELL_BYTES), first
+        )
+        return summed
 
     def frame(self, start: int, end: int) -> bytes:
         """Return one frame's bytes, for a decoder that is not ours (scapy)."""
@@ -164,28 +180,5 @@ def _clear_tails(raw: U8, kept: Offsets) -> None:
     short = np.flatnonzero(kept < width)
     if not short.size:
         return
-    if width <= _MASKED_BY_TABLE:
-        words = raw.view(np.uint64)
-        words[short] &= _masks(width)[kept[short]]
-    else:
-        behind = np.arange(width)[None, :] >= kept[short, None]
-        raw[short] = np.where(behind, np.uint8(0), raw[short])
-
-
-_SUM_BLOCK_BYTES: Final = 1 << 22
-"""Bytes gathered at once for checksums: a few blocks stay within the processor's cache."""
-_SHORTEST_CLASS: Final = 64
-
-
-def _length_classes(length: Offsets) -> Iterator[tuple[Indices, int]]:
-    """Yield (rows, width): every row once, in blocks of rows whose lengths fit one width."""
-    width = _SHORTEST_CLASS
-    below = -1
-    longest = int(length.max(initial=0))
-    while below < longest:
-        rows = np.flatnonzero((length > below) & (length <= width))
-        step = max(1, _SUM_BLOCK_BYTES // width)
-        for first in range(0, len(rows), step):
-            yield rows[first : first + step], width
-        below = width
-        width *= 2
+    words = raw.view(np.uint64)
+    words[short] &= _masks(width)[kept[short]]

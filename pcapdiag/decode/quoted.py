@@ -13,6 +13,8 @@ import numpy as np
 
 from pcapdiag.decode import transport, tunnel
 from pcapdiag.decode.columns import mark
+from pcapdiag.decode.network import Network
+from pcapdiag.decode.transport import Transport
 from pcapdiag.protocols import IpProto
 from pcapdiag.schema import DecodeNote
 
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from pcapdiag.decode.columns import U16, U32, Bools, Indices
     from pcapdiag.decode.fetch import Bytes
     from pcapdiag.decode.icmp import Icmp
-    from pcapdiag.decode.network import Network
-    from pcapdiag.decode.transport import Transport
     from pcapdiag.decode.tunnel import Outer, Ports
 
 _LARGEST_QUOTE: Final = 0xFFFF
@@ -53,8 +53,10 @@ def decode(source: Bytes, icmp: Icmp, network: Network, ports: Ports) -> Quotes:
     start, stop = icmp.quote[rows], icmp.quote_stop[rows]
     kept = np.minimum(network.kept[icmp.row[rows]], stop)
     version = icmp.version[rows]
-    inner, tunnels, outer = tunnel.innermost(source, version, start, kept, stop, ports)
-    carried, _ = transport.decode(source, inner)
+    inner = Network.blank(rows.size)
+    tunnels, outer = tunnel.innermost(source, inner, version, start, kept, stop, ports)
+    carried = Transport.blank(rows.size)
+    transport.decode(source, inner, carried)
 
     note = np.zeros(rows.size, dtype=np.uint32)
     bad = inner.note & DecodeNote.IP_BAD_HEADER != 0

@@ -49,9 +49,11 @@ class Transport(Columns):
         return self.kept >= 4
 
 
-def decode(source: Bytes, network: Network) -> tuple[Transport, tcp.Sacks]:
-    """Decode what stands behind readable IP headers; SACK blocks come apart, with their rows."""
-    out = Transport.blank(len(network.version))
+def decode(source: Bytes, network: Network, out: Transport) -> tcp.Sacks:
+    """Decode what stands behind readable IP headers into `out`, which is blank; return SACK blocks.
+
+    Their rows count in `network`.
+    """
     sacks = tcp.Sacks.blank(0)
     for number, decoder in (
         (IpProto.TCP, tcp.decode),
@@ -66,4 +68,4 @@ def decode(source: Bytes, network: Network) -> tuple[Transport, tcp.Sacks]:
         start, stop = network.payload[rows], network.stop[rows]
         found = decoder(source, out, rows, start, network.kept[rows], stop, network.mf[rows])
         sacks = found or sacks
-    return out, sacks
+    return sacks

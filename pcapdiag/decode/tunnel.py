@@ -95,19 +95,19 @@ class Ports:
 
 def innermost(
     source: Bytes,
+    inner: Network,
     version: U8,
     start: Offsets,
     kept: Offsets,
     stop: Offsets,
     ports: Ports,
-) -> tuple[Network, Outer, Network]:
-    """Return the innermost IP headers, the tunnels, and the outermost header of each tunnel.
+) -> tuple[Outer, Network]:
+    """Decode the innermost IP headers into `inner`; return the tunnels and their outermost headers.
 
     `version` (0 where there is no IP header), `start`, `kept` and `stop` are of the outermost
-    header, see network.decode. The first result has a row for each of them; the other two have a
-    row for each tunnelled packet, in the order of `Outer.row`.
+    header, see network.decode; `inner` is blank and has as many rows. The results have a row for
+    each tunnelled packet, in the order of `Outer.row`, which counts in `inner`.
     """
-    inner = Network.blank(len(version))
     network.decode(source, inner, np.arange(len(version)), version, start, kept, stop)
     tunnels, headers = Outer.blank(0), Network.blank(0)
     rows = np.flatnonzero(_may_be_tunnelled(inner, ALL_ROWS))
@@ -125,7 +125,7 @@ def innermost(
         inside_kept, inside_stop = inner.kept[rows], inner.stop[rows]
         network.decode(source, inner, rows, step.inside, step.begin, inside_kept, inside_stop)
         rows = rows[_may_be_tunnelled(inner, rows)]
-    return inner, tunnels, headers
+    return tunnels, headers
 
 
 _BY_PROTO: Final = np.zeros(256, dtype=np.bool_)
