@@ -31,7 +31,7 @@ LIMITS: Final = (
     Limits(findings=100, evidence=60, flows=40, rows=200, few=20, text=2000, command=2000),
     Limits(findings=60, evidence=25, flows=15, rows=60, few=8, text=800, command=1000),
     Limits(findings=30, evidence=10, flows=5, rows=25, few=4, text=300, command=500),
-    Limits(findings=8, evidence=4, flows=2, rows=6, few=2, text=120, command=250),
+    Limits(findings=5, evidence=4, flows=2, rows=6, few=2, text=120, command=250),
 )
 """From ordinary to hostile; the last keeps below MAX_BYTES whatever the result holds."""
 
