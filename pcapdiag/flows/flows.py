@@ -159,12 +159,10 @@ def _life(found: Conversations, measures: Measures) -> list[pl.Series]:
 def _tunnel(packets: pl.DataFrame, in_flows: _InFlows, count: int) -> pl.Series:
     """Return per flow the encapsulation of its first tunnelled packet, second sights included."""
     rows = np.flatnonzero(present(packets, "tunnel") & (in_flows.flow >= 0))[::-1]
-    kind = np.zeros(count, np.uint32)
-    known = np.zeros(count, np.bool_)
-    physical = packets.get_column("tunnel").to_physical().fill_null(0).to_numpy()
-    kind[in_flows.flow[rows]] = physical[rows]
-    known[in_flows.flow[rows]] = True
-    return nullable("tunnel", kind, known).cast(schema.TUNNELS)
+    kinds = packets.get_column("tunnel")
+    where = np.full(count, -1, np.int64)
+    where[in_flows.flow[rows]] = rows
+    return kinds.gather(pl.Series(where).replace(-1, None)).alias("tunnel").cast(schema.TUNNELS)
 
 
 def _unsegmented(measures: Measures) -> None:
