@@ -322,7 +322,7 @@ def _cluster(case: Case) -> Cluster:
         services=tuple(
             Service(
                 protocol={6: "tcp", 17: "udp", 132: "sctp"}.get(service.ip_proto, "any"),
-                vip=ip_text(*service.vip),
+                vip=ip_text(*service.vip) if service.vip else "any",
                 port=service.port,
                 fwmark=service.fwmark,
                 method=service.method or "unknown",

@@ -126,7 +126,7 @@ def _finding(case: Case, bad: pl.DataFrame) -> Finding:
     sender = case.address_text(first, "src")
     macs = tuple(case.mac_text(mac) for mac in sorted(bad["eth_src"].drop_nulls().unique()))
     residuals = bad["icmp_residual"].drop_nulls().to_list()
-    explanation = residual.explain(residuals, case.known_rewrites)
+    explanation = residual.explain(residuals, case.rewrites(bad))
     constant = len(set(residuals)) == 1
     code = (
         "corruption"

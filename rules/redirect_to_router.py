@@ -15,7 +15,8 @@ Evidence
     went to: only that change proves that it was obeyed.
 
 Not this rule
-    - A redirect about a destination that is neither a VIP nor a client of a realserver.
+    - A redirect about another destination than a VIP or a realserver's client, or of another router
+      that does not name a realserver: it does not lead around the director.
     - IPVS in DR and TUN sends none itself, whatever send_redirects says.
     - A redirect that is not forwarded to a realserver: IPVS leaves it to the director, rightly.
 

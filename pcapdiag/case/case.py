@@ -197,10 +197,9 @@ class Case:
             for vantage in self.vantages
         )
 
-    @cached_property
-    def known_rewrites(self) -> tuple[Rewrite, ...]:
-        """Return the rewrites of ports that this cluster is known to make."""
-        return tuple(checksums.rewrites(self))
+    def rewrites(self, bad: pl.DataFrame) -> tuple[Rewrite, ...]:
+        """Return the rewrites that could have spoilt the checksums of some of bad_checksums."""
+        return tuple(checksums.rewrites(self, bad))
 
     @cached_property
     def icmp_visible(self) -> tuple[bool, ...]:

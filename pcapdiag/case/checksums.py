@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag.addresses import ip_text
 from pcapdiag.kernel import residual
 
 if TYPE_CHECKING:
@@ -14,15 +15,20 @@ if TYPE_CHECKING:
     from pcapdiag.case.case import Case
 
 
+COMMON_PORTS: Final = frozenset(
+    {21, 22, 25, 53, 80, 110, 143, 443, 465, 587, 993, 995, 3128, 8000, 8008, 8080, 8443}
+)
+"""Ports between which port forwardings commonly translate."""
+
+
 def frame(case: Case) -> pl.DataFrame:
     """Return one row per bad ICMP or ICMPv6 message and vantage, second sights left out.
 
     Columns: vantage, row, time_ns, ip_version, src_hi, src_lo, dst_hi, dst_lo, ttl, eth_src,
     icmp_type, icmp_code, icmp_residual, quoted addresses and ports, connection.
 
-    Left out are messages that the capturing host itself sends and leaves to its network card to
-    sum (ICMPv6 and translated messages may; ICMPv4 errors are summed in software), and messages
-    that another vantage saw with a good checksum.
+    Left out are messages that leave the capturing host, which may leave their sum to the network
+    card, and messages that another vantage saw with a good checksum.
     """
     good = _seen_good(case)
     parts = []
@@ -73,7 +79,10 @@ def frame(case: Case) -> pl.DataFrame:
             .filter(
                 pl.col("copy_of").is_null(),
                 pl.col("error_copy_of").is_null(),
-                ~((pl.col("ip_version") == 6) & (pl.col("direction") == "out").fill_null(False)),
+                (pl.col("direction") != "out").fill_null(value=True),
+                ~pl.col("eth_src")
+                .is_in(sorted(case.topology.vantage_macs[vantage.index]))
+                .fill_null(value=False),
             )
             .with_columns(pl.lit(vantage.index, dtype=pl.UInt16).alias("vantage"))
             .join(good.lazy(), on=["vantage", "row"], how="anti")
@@ -82,23 +91,47 @@ def frame(case: Case) -> pl.DataFrame:
     return pl.concat(pl.collect_all(parts)).sort("vantage", "row")
 
 
-def rewrites(case: Case) -> Iterator[residual.Rewrite]:
-    """Yield the port and address rewrites that this cluster is known to make, both ways round."""
-    members = case.connections.connections.filter(
-        pl.col("realserver_port").is_not_null(), pl.col("vip_port") != pl.col("realserver_port")
-    )
-    for vip_port, real_port in (
-        members.select("vip_port", "realserver_port")
-        .unique()
-        .sort("vip_port", "realserver_port")
-        .iter_rows()
-    ):
-        for old, new in ((vip_port, real_port), (real_port, vip_port)):
-            yield residual.Rewrite(
-                old,
-                new,
-                f"the quoted port was rewritten from {old} to {new} and the ICMP checksum was not",
-            )
+def rewrites(case: Case, bad: pl.DataFrame) -> Iterator[residual.Rewrite]:
+    """Yield the rewrites of the quotes in `bad` (rows of `frame`) that would make sense.
+
+    Only a field that has one value in all messages can have been rewritten alike in all; what it
+    was before must be a port or an address that this cluster is known to use, or a port that
+    services commonly have: any residual fits *some* old value.
+    """
+    ports = COMMON_PORTS | {
+        port
+        for service in case.topology.services
+        for port in (service.port, *(port for _, port in service.realserver_ports))
+        if port is not None
+    }
+    for side, word in (("src", "source"), ("dst", "destination")):
+        values = bad[f"quoted_{side}_port"].unique()
+        if len(values) == 1 and values[0] is not None:
+            new = int(values[0])
+            for old in sorted(ports - {new}):
+                yield residual.Rewrite(
+                    (old,),
+                    (new,),
+                    f"the quoted {word} port was rewritten from {old} to {new} and the ICMP "
+                    "checksum was not",
+                )
+        yield from _addresses(case, bad, side, word)
+
+
+def _addresses(case: Case, bad: pl.DataFrame, side: str, word: str) -> Iterator[residual.Rewrite]:
+    quoted = bad.select(f"quoted_{side}_hi", f"quoted_{side}_lo", "quoted_version").unique()
+    if quoted.height != 1 or None in quoted.row(0):
+        return
+    hi, lo, version = quoted.row(0)
+    known = {service.vip for service in case.topology.services if service.vip}
+    known |= {rip for service in case.topology.services for rip in service.realservers}
+    for old_hi, old_lo in sorted(known - {(hi, lo)}):
+        yield residual.Rewrite(
+            residual.address_words(old_hi, old_lo, version),
+            residual.address_words(hi, lo, version),
+            f"the quoted {word} address was rewritten from {ip_text(old_hi, old_lo)} to "
+            f"{ip_text(hi, lo)}, and neither the quoted IP checksum nor the ICMP checksum was",
+        )
 
 
 def _seen_good(case: Case) -> pl.DataFrame:

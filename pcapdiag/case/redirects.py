@@ -16,6 +16,22 @@ IS_REDIRECT = ((pl.col("ip_version") == 4) & (pl.col("icmp_type") == int(IcmpTyp
     (pl.col("ip_version") == 6) & (pl.col("icmp_type") == int(Icmpv6Type.REDIRECT))
 )
 
+_MOVES = (
+    pl.when(
+        pl.col("quoted_dst_member") == "vip",
+        (pl.col("gateway_member") == "realserver") | (pl.col("sender_role") == "director"),
+    )
+    .then(pl.lit("vip"))
+    .when(
+        pl.col("quoted_src_member").is_not_null(),
+        pl.col("quoted_dst_member").is_null(),
+        pl.col("sender_role") == "director",
+    )
+    .then(pl.lit("replies"))
+    .otherwise(pl.lit("other"))
+)
+"""A redirect of any other router, about any other address, does not lead around the director."""
+
 _PATH = ["seen_vantage", "seen_eth_src", "seen_eth_dst", "quoted_dst_hi", "quoted_dst_lo"]
 
 
@@ -23,33 +39,38 @@ def frame(case: Case) -> pl.DataFrame:
     """Return one row per redirect.
 
     Columns: those of ERROR_MESSAGES and sights.with_first, and
-    moves (vip: the way to a virtual address; replies: the way of a realserver's answers; other),
-    receiver (role of the MAC it was sent to; null: unknown), frames_before and frames_after (how
+    moves (vip: a virtual address is to be reached by way of a realserver; replies: a realserver is
+    to answer past the director; other), sender_role and receiver (roles of the MACs it came from
+    and went to; null: unknown), frames_before and frames_after (how
     many frames the receiver sent to the redirected destination by way of the redirecting MAC
     before the first such redirect, and past it afterwards), after_row (the first of the latter),
     stayed (frames that went by way of the redirecting MAC afterwards).
     """
     rows = sights.with_first(case, case.errors.messages.filter(IS_REDIRECT))
     rows = rows.join(_members(case, rows), on="message", how="left", maintain_order="left")
-    receivers = rows.select("seen_eth_dst").unique().drop_nulls()
-    receivers = receivers.with_columns(
-        pl.Series(
-            "receiver",
-            [case.role_of_mac(mac) for mac in receivers["seen_eth_dst"]],
-            dtype=pl.String,
+    for mac, role in (("seen_eth_src", "sender_role"), ("seen_eth_dst", "receiver")):
+        owners = rows.select(mac).unique().drop_nulls()
+        owners = owners.with_columns(
+            pl.Series(role, [case.role_of_mac(item) for item in owners[mac]], dtype=pl.String)
         )
-    )
-    return rows.join(receivers, on="seen_eth_dst", how="left", maintain_order="left").join(
+        rows = rows.join(owners, on=mac, how="left", maintain_order="left")
+    rows = rows.with_columns(_MOVES.alias("moves")).drop("^.*_member$")
+    return rows.join(
         _aftermath(case, rows), on=_PATH, how="left", nulls_equal=True, maintain_order="left"
     )
 
 
 def _members(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return per redirect what its quoted destination and source are to the cluster."""
-    addresses = [(*service.vip, "vip") for service in case.topology.services if service.vip]
+    """Return per redirect what its addresses are to the cluster: *_member, null if nothing."""
+    addresses = [
+        (*service.vip, "vip")
+        for service in case.topology.services
+        if service.vip and service.method
+    ]
     addresses += [
         (*address, "realserver")
         for service in case.topology.services
+        if service.method
         for address in sorted(service.realservers)
     ]
     table = pl.DataFrame(
@@ -66,15 +87,8 @@ def _members(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
     return (
         rows.join(member_of("quoted_dst"), on=["quoted_dst_hi", "quoted_dst_lo"], how="left")
         .join(member_of("quoted_src"), on=["quoted_src_hi", "quoted_src_lo"], how="left")
-        .select(
-            "message",
-            pl.when(pl.col("quoted_dst_member") == "vip")
-            .then(pl.lit("vip"))
-            .when(pl.col("quoted_src_member").is_not_null() & pl.col("quoted_dst_member").is_null())
-            .then(pl.lit("replies"))
-            .otherwise(pl.lit("other"))
-            .alias("moves"),
-        )
+        .join(member_of("gateway"), on=["gateway_hi", "gateway_lo"], how="left")
+        .select("message", "quoted_dst_member", "quoted_src_member", "gateway_member")
     )
 
 

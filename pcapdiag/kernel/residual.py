@@ -21,10 +21,10 @@ _TTL_STEP: Final = 0x0100
 
 @dataclass(frozen=True, slots=True)
 class Rewrite:
-    """A 16-bit value that something known could have turned into another: `what` in words."""
+    """16-bit words that something could have turned into others: `what` in words."""
 
-    old: int
-    new: int
+    old: tuple[int, ...]
+    new: tuple[int, ...]
     what: str
 
 
@@ -33,7 +33,7 @@ def of_words(old: Iterable[int], new: Iterable[int]) -> int:
     return (sum(new) - sum(old)) % MODULUS
 
 
-def address_words(lo: int, hi: int, version: int) -> tuple[int, ...]:
+def address_words(hi: int, lo: int, version: int) -> tuple[int, ...]:
     """Return the 16-bit words of an address in the form of addresses.py."""
     value = lo & 0xFFFF_FFFF if version == 4 else (hi << 64) | lo
     count = 2 if version == 4 else 8
@@ -54,7 +54,7 @@ def explain(residuals: Sequence[int], rewrites: Iterable[Rewrite]) -> str:
         )
     residual = distinct.pop()
     fitting = sorted(
-        {item.what for item in rewrites if (item.new - item.old) % MODULUS == residual}
+        {item.what for item in rewrites if of_words(item.old, item.new) == residual}
     )
     if fitting:
         return "; or ".join(fitting)

@@ -32,13 +32,13 @@ def test_residual_of_a_rewritten_word_is_the_difference(data, draw):
 
 def test_a_known_port_rewrite_is_named():
     """One residual in all messages that equals a known rewrite names it."""
-    rewrites = [residual.Rewrite(80, 8080, "port 80 became 8080")]
+    rewrites = [residual.Rewrite((80,), (8080,), "port 80 became 8080")]
     assert residual.explain([8000] * 5, rewrites) == "port 80 became 8080"
 
 
 def test_a_rewrite_that_fits_some_messages_explains_nothing():
     """Two residuals are never explained by one rewrite, even if it fits most of them."""
-    rewrites = [residual.Rewrite(80, 8080, "port 80 became 8080")]
+    rewrites = [residual.Rewrite((80,), (8080,), "port 80 became 8080")]
     text = residual.explain([8000] * 9 + [17], rewrites)
     assert text.startswith("unexplained: 2 different residuals in 10 messages")
 
@@ -54,6 +54,6 @@ def test_a_ttl_step_and_a_single_bit_are_told_apart():
 def test_words_of_an_address():
     """An IPv4 address has two words, an IPv6 address eight."""
     hi, lo = pack_ip("192.0.2.1")
-    assert sorted(residual.address_words(lo, hi, 4)) == [0x0201, 0xC000]
+    assert sorted(residual.address_words(hi, lo, 4)) == [0x0201, 0xC000]
     hi, lo = pack_ip("2001:db8::1")
-    assert sorted(residual.address_words(lo, hi, 6)) == [0] * 5 + [1, 0x0DB8, 0x2001]
+    assert sorted(residual.address_words(hi, lo, 6)) == [0] * 5 + [1, 0x0DB8, 0x2001]
