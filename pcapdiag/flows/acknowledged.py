@@ -256,31 +256,33 @@ def _largest_acked(
     if len(repeats.at):
         sizes[repeats.at] = 0
         again = np.zeros(total + 1, np.int32)
-        low = np.searchsorted(axis.reach, repeats.left, "right")
-        low += axis.left[low] < repeats.left
-        high = np.searchsorted(axis.reach, repeats.right - 1, "right")
-        high = np.where(axis.left[high] < repeats.right, high + 1, high)
-        spans = high > low
-        np.add.at(again, low[spans], 1)
-        np.add.at(again, high[spans], -1)
+        low, high = _beginning_in(axis, repeats.left, repeats.right)
+        np.add.at(again, low, 1)
+        np.add.at(again, high, -1)
         sizes[np.cumsum(again[:-1]) > 0] = 0
     arrived = np.where(axis.left < spread(limit, packets.starts, total), sizes, 0)
     largest = np.maximum.reduceat(arrived, packets.starts).astype(np.int64)
     if len(repeats.at):
         _proven_by_repeats(packets, repeats, heard, limit, largest)
     if len(heard.left):
-        # What was SACKed behind a hole arrived as well.
-        low = np.searchsorted(axis.reach, heard.left, "right")
-        low += axis.left[low] < heard.left
-        high = np.searchsorted(axis.reach, heard.right - 1, "right") + 1
-        spans = high > low
-        pairs = np.stack((low[spans], np.minimum(high[spans], total)), axis=1).ravel()
-        padded = np.append(sizes, 0)
-        if len(pairs):
-            best = np.maximum.reduceat(padded, pairs)[::2].astype(np.int64)
-            segment = np.searchsorted(packets.starts, low[spans], "right") - 1
-            np.maximum.at(largest, segment, best)
+        low, high = _beginning_in(axis, heard.left, heard.right)
+        best = np.maximum.reduceat(np.append(sizes, 0), np.stack((low, high), axis=1).ravel())
+        np.maximum.at(largest, np.searchsorted(packets.starts, low, "right") - 1, best[::2])
     return largest
+
+
+def _beginning_in(axis: Axis, left: Rows, right: Rows) -> tuple[Rows, Rows]:
+    """Return, per range of bytes that were sent, which packets carried them first.
+
+    As half-open ranges of packets: among them those that went beyond all before and begin in the
+    range. Ranges without any are left out.
+    """
+    low = np.searchsorted(axis.reach, left, "right")
+    low += axis.left[low] < left
+    high = np.searchsorted(axis.reach, right - 1, "right")
+    high += axis.left[high] < right
+    some = high > low
+    return low[some], high[some]
 
 
 def _proven_by_repeats(

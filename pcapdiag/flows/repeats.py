@@ -33,9 +33,10 @@ KEEPALIVE_QUIET_NS: Final = 1_000_000_000
 """Where the peer's ACKs are not seen, one byte sent again is a keepalive only after this silence:
 the shortest interval that Linux allows (TCP_KEEPINTVL, in seconds)."""
 
-MAX_HOLES: Final = 8
-"""Depth of holes within holes that is followed. Each is a reordering of reordered packets; what
-is deeper counts as new, so that it is never called a retransmission wrongly."""
+MAX_HOLES: Final = 16
+"""Depth of holes within holes that is followed, and how many holes of one depth a packet may
+span. Each depth is a reordering of reordered packets; what is deeper counts as new, so that it is
+never called a retransmission wrongly."""
 
 _CONTROL: Final = np.uint16(TcpFlag.SYN | TcpFlag.FIN | TcpFlag.RST)
 
@@ -161,33 +162,37 @@ def _fills_hole(axis: Axis, at: Rows, left: Rows, right: Rows) -> NDArray[np.boo
     order. Within a hole the same question is asked again, with the hole as the lane.
     """
     fills = np.zeros(len(at), np.bool_)
-    if not len(at):
-        return fills
     jumps = np.flatnonzero(axis.left > axis.before)
     low, high = axis.before[jumps], axis.left[jumps]
     asked = np.arange(len(at))
     for _ in range(MAX_HOLES):
-        if not len(low):
-            return fills
-        hole = np.searchsorted(high, left[asked], "right")
-        hole = np.minimum(hole, len(low) - 1)
-        inside = (left[asked] < high[hole]) & (right[asked] > low[hole])
-        asked, hole = asked[inside], hole[inside]
+        asked, hole = _into_holes(asked, left, right, low, high)
         if not len(asked):
             return fills
-        order = np.argsort(hole, kind="stable")
-        asked, hole = asked[order], hole[order]
         begin = np.maximum(left[asked], low[hole])
         end = np.minimum(right[asked], high[hole])
-        reach = np.maximum.accumulate(end)
-        before = previous(reach, 0)
         heads = starts_of(hole)
+        before = previous(np.maximum.accumulate(end), 0)
         before[heads] = low[hole[heads]]
-        new = end > before
-        new[heads] = True
-        fills[asked[new]] = True
+        fills[asked[end > before]] = True
         jumped = begin > before
         low, high = before[jumped], begin[jumped]
-        asked = asked[~new]
+        asked = np.unique(asked[begin < before])
     fills[asked] = True
     return fills
+
+
+def _into_holes(asked: Rows, left: Rows, right: Rows, low: Rows, high: Rows) -> tuple[Rows, Rows]:
+    """Return pairs of packet and hole that overlap, by hole and then in order of packet."""
+    if not len(low) or not len(asked):
+        return asked[:0], asked[:0]
+    first = np.searchsorted(high, left[asked], "right")
+    count = np.searchsorted(low, right[asked], "left") - first
+    count = np.clip(count, 0, MAX_HOLES)
+    if int(count.sum()) > MAX_HOLES * len(left):
+        count = np.minimum(count, 1)
+    asked, first = np.repeat(asked, count), np.repeat(first, count)
+    begin = np.cumsum(count) - count
+    hole = first + np.arange(len(asked)) - np.repeat(begin, count)
+    order = np.argsort(hole, kind="stable")
+    return asked[order], hole[order]
