@@ -437,7 +437,8 @@ def _interval(
 
     def level(points: NDArray[np.int64]) -> NDArray[np.int64]:
         drifted = np.rint((points[0] - middle) * slope).astype(np.int64)
-        return np.subtract(points[1], drifted)
+        result: NDArray[np.int64] = points[1] - drifted
+        return result
 
     return (
         int(level(lower).max()) if lower.shape[1] else None,

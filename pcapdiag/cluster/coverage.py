@@ -1,0 +1,333 @@
+"""What a vantage could have seen: absence proves something only where presence would have shown.
+
+Looked at are the span of its captures on the common clock, their filters (written in the file, or
+inferred from what is in it), the interfaces on which forwarded packets leave, drop counters, and
+how much the
+capture lost by its own account: bytes that TCP shows to have existed and that no frame holds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from pcapdiag.addresses import ip_text
+from pcapdiag.protocols import IpProto
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pcapdiag.cluster.clock import Clocks
+    from pcapdiag.cluster.parts import Address
+    from pcapdiag.cluster.topology import Topology
+    from pcapdiag.flows.vantage import VantageTables
+
+MARGIN_NS: Final = 1_000_000_000
+"""A capture must go on this long after a packet before "nothing followed" means anything: longer
+than any queue in a director, and than the 1 s that a first SYN may wait (ip_vs_conn_reuse_mode)."""
+
+PROOF: Final = 0.001
+"""Chance of being wrong below which the absence of n packets counts as proven."""
+
+_NARROW: Final = re.compile(r"\b(tcp|udp|sctp|arp|port|portrange|proto|vrrp|igmp|pim|esp|ah)\b")
+"""Words of pcap-filter(7) that keep ICMP out unless ICMP is named, too."""
+
+_NOT_ICMP_S_BUSINESS: Final = re.compile(
+    r"(\bnot\b|!)\s*\(?\s*"
+    r"(((tcp|udp|sctp) )?(src |dst )?port(range)? [\w-]+|(arp|vrrp|tcp|udp|sctp)\b)\s*\)?"
+)
+"""Exclusions that take nothing from ICMP: "not port 22", "not arp"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visibility:
+    """Whether a packet would have been seen, and why not (or how that is known)."""
+
+    ok: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """What a capture lost: `missing` of `expected` packets; `upper` bounds the share.
+
+    `dropped` is what the capturing program counted; None where it did not say.
+    """
+
+    missing: int
+    expected: int
+    upper: float
+    dropped: int | None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Answers about what vantages, by index, could have seen. Times are on the common clock."""
+
+    vantages: Sequence[VantageTables]
+    topology: Topology
+    clocks: Clocks
+
+    def span(self, vantage: int) -> tuple[int, int] | None:
+        """Return first and last time of a vantage; None where clock or times are not known."""
+        spans = [
+            (info.first_ns, info.last_ns)
+            for info in self.vantages[vantage].captures
+            if info.first_ns is not None and info.last_ns is not None
+        ]
+        first = self.clocks.common(vantage, min((item[0] for item in spans), default=0))
+        last = self.clocks.common(vantage, max((item[1] for item in spans), default=0))
+        return None if not spans or first is None or last is None else (first, last)
+
+    def covers(self, vantage: int, time_ns: int | None, margin_ns: int = 0) -> Visibility:
+        """Return whether a vantage was capturing at a time and `margin_ns` longer; None: at all."""
+        name = self.vantages[vantage].name
+        if not len(self.vantages[vantage].packets):
+            return Visibility(False, f"the capture at {name} is empty")
+        if time_ns is None:
+            return Visibility(True, f"{name} was captured")
+        span = self.span(vantage)
+        if span is None:
+            return Visibility(
+                False, f"the clock of {name} is not aligned: {self.clocks.reasons[vantage]}"
+            )
+        error = self.clocks.error_ns[vantage] or 0
+        if time_ns < span[0] - error:
+            return Visibility(False, f"the capture at {name} began later")
+        if time_ns + margin_ns > span[1] + error:
+            return Visibility(False, f"the capture at {name} ended before or just then")
+        return Visibility(True, f"{name} was capturing then")
+
+    def capture_ends_after(
+        self, vantage: int, time_ns: int, margin_ns: int = MARGIN_NS
+    ) -> Visibility:
+        """Return whether a vantage's capture goes on for `margin_ns` after a time."""
+        return self.covers(vantage, time_ns, margin_ns)
+
+    def could_see_icmp_at(self, vantage: int, time_ns: int | None) -> Visibility:
+        """Return whether a vantage would have kept an ICMP message at a time; None: at all."""
+        covered = self.covers(vantage, time_ns)
+        return self._icmp[vantage] if covered.ok else covered
+
+    def could_see_host(
+        self, vantage: int, address: Address, time_ns: int | None = None
+    ) -> Visibility:
+        """Return whether packets of an address pass a vantage: at least one did."""
+        covered = self.covers(vantage, time_ns)
+        if not covered.ok:
+            return covered
+        packets = self.vantages[vantage].packets
+        seen = packets.select(
+            (
+                (pl.col("src_hi").eq(address[0]) & pl.col("src_lo").eq(address[1]))
+                | (pl.col("dst_hi").eq(address[0]) & pl.col("dst_lo").eq(address[1]))
+            ).any()
+        ).item()
+        name, text = self.vantages[vantage].name, ip_text(*address)
+        if seen:
+            return Visibility(True, f"{name} shows packets of {text}")
+        return Visibility(False, f"{name} shows no packet of {text} at all")
+
+    def egress(self, vantage: int, service: int) -> Visibility:
+        """Return whether packets of a service are seen leaving a director towards realservers."""
+        seen = self.egress_spans.filter(
+            (pl.col("vantage") == vantage) & (pl.col("service") == service)
+        )
+        name = self.vantages[vantage].name
+        if seen.is_empty():
+            return Visibility(
+                False, f"{name} shows no packet of the service leaving towards a realserver"
+            )
+        packets = seen.item(0, "packets")
+        return Visibility(True, f"{name} shows {packets} packets of the service leaving")
+
+    @cached_property
+    def egress_spans(self) -> pl.DataFrame:
+        """Return where and when packets of each service were seen leaving a director.
+
+        Columns: vantage (UInt16), service (UInt16), packets, from_ns, until_ns (vantage's own
+        clock): the time that all captures which show them have in common.
+        """
+        rows = [
+            (index, number, packets, *_common_span(self.vantages[index], captures))
+            for index, role in enumerate(self.topology.roles)
+            if role.role == "director"
+            for number, packets, captures in _leaving(self.vantages[index], index, self.topology)
+        ]
+        return pl.DataFrame(
+            rows,
+            schema={
+                "vantage": pl.UInt16,
+                "service": pl.UInt16,
+                "packets": pl.UInt32,
+                "from_ns": pl.Int64,
+                "until_ns": pl.Int64,
+            },
+            orient="row",
+        )
+
+    def loss(self, vantage: int) -> Loss:
+        """Return how much of what passed a vantage its captures lost."""
+        return self._losses[vantage]
+
+    def absence_is_proof(self, vantage: int, count: int) -> bool:
+        """Return whether `count` packets, none of which was seen, cannot all have been lost."""
+        return count > 0 and self.loss(vantage).upper ** count < PROOF
+
+    @cached_property
+    def _icmp(self) -> tuple[Visibility, ...]:
+        return tuple(_keeps_icmp(vantage) for vantage in self.vantages)
+
+    @cached_property
+    def _losses(self) -> tuple[Loss, ...]:
+        passages = self.topology.observed.passages
+        return tuple(
+            _loss(vantage, passages.filter(pl.col("vantage") == index))
+            for index, vantage in enumerate(self.vantages)
+        )
+
+
+def _keeps_icmp(vantage: VantageTables) -> Visibility:
+    """Return whether the captures of a vantage keep ICMP, from their filters or their content."""
+    filters = {
+        text
+        for info in vantage.captures
+        for interface in info.interfaces
+        if (text := (interface.filter or "").strip().lower())
+    }
+    for text in sorted(filters):
+        if not filter_keeps_icmp(text):
+            return Visibility(False, f'the capture filter at {vantage.name} is "{text}"')
+    if not len(vantage.packets):
+        return Visibility(False, f"the capture at {vantage.name} is empty")
+    if filters:
+        return Visibility(True, f"the capture filter at {vantage.name} lets ICMP through")
+    seen = vantage.packets.select(
+        pl.col("ip_proto").is_in([int(IpProto.ICMP), int(IpProto.ICMPV6)]).any().alias("icmp"),
+        pl.col("ip_version").is_null().any().alias("other"),
+        pl.col("ip_proto").n_unique().alias("protocols"),
+    ).row(0)
+    if seen[0]:
+        return Visibility(True, f"{vantage.name} shows ICMP")
+    ports = vantage.flows.select("ip_proto", "resp_port").n_unique()
+    if seen[1] or seen[2] > 1 or ports > 1:
+        return Visibility(True, f"{vantage.name} shows no sign of a capture filter")
+    return Visibility(
+        False,
+        f"{vantage.name} shows nothing but one port: a capture filter may have left ICMP out",
+    )
+
+
+def filter_keeps_icmp(text: str) -> bool:
+    """Return whether a capture filter surely lets ICMP errors through.
+
+    Not a parser of pcap-filter(7): where a filter names other protocols or ports without ICMP
+    the answer is no, even if one of its alternatives would let ICMP pass.
+    """
+    plain = _NOT_ICMP_S_BUSINESS.sub(" ", text.lower())
+    if re.search(r"(not|!)\s*\(?\s*icmp", plain):
+        return False
+    named = re.search(r"\bicmp6?\b|\bproto\s+\\?(icmp|1|58)\b", plain)
+    return bool(named) or not _NARROW.search(plain)
+
+
+def _leaving(
+    vantage: VantageTables, index: int, topology: Topology
+) -> list[tuple[int, int, frozenset[int]]]:
+    """Return (service, packets, captures) of what leaves a director towards realservers."""
+    observed = topology.observed
+    out = observed.passages.filter(
+        (pl.col("vantage") == index)
+        & pl.col("by_orig")
+        & pl.col("kind").is_in(["routed", "encapsulated"])
+    ).select("flow", pl.col("out_row").alias("row"))
+    flows = vantage.flows.select("flow", "ip_proto", "resp_hi", "resp_lo", "resp_port")
+    packets = vantage.packets.select("capture", "flow", "by_orig", "copy_of").with_row_index("row")
+    found: list[tuple[int, int, frozenset[int]]] = []
+    for number, service in enumerate(topology.services):
+        if service.method is None or service.vip is None:
+            continue
+        if service.method == "nat":
+            behind = pl.DataFrame(
+                [(service.ip_proto, *rip, port) for rip, port in sorted(service.realserver_ports)],
+                schema={name: flows.schema[name] for name in flows.columns[1:]},
+                orient="row",
+            )
+            wanted = flows.join(behind, on=flows.columns[1:], how="semi")
+            rows = packets.filter(pl.col("by_orig")).join(wanted, on="flow", how="semi")
+        else:
+            same = pl.col("ip_proto").eq(service.ip_proto) & pl.col("resp_hi").eq(service.vip[0])
+            same &= pl.col("resp_lo").eq(service.vip[1])
+            if service.port is not None:
+                same &= pl.col("resp_port").eq(service.port)
+            mine = out.join(flows.filter(same), on="flow", how="semi")
+            rows = packets.join(mine.select("row"), on="row", how="semi")
+        if len(rows):
+            captures = frozenset(rows.get_column("capture").unique().to_list())
+            found.append((number, len(rows), captures))
+    return found
+
+
+def _common_span(vantage: VantageTables, captures: frozenset[int]) -> tuple[int | None, int | None]:
+    """Return from when until when all of some captures of a vantage were running."""
+    spans = [
+        (info.first_ns, info.last_ns)
+        for info, capture in zip(vantage.captures, vantage.capture_ids, strict=True)
+        if capture in captures and info.first_ns is not None and info.last_ns is not None
+    ]
+    if not spans:
+        return None, None
+    if _one_after_another(spans):
+        return min(item[0] for item in spans), max(item[1] for item in spans)
+    return max(item[0] for item in spans), min(item[1] for item in spans)
+
+
+def _one_after_another(spans: list[tuple[int, int]]) -> bool:
+    """Whether captures follow each other as the files of one ring do."""
+    ordered = sorted(spans)
+    return len(ordered) > 1 and all(
+        before[1] <= after[0] for before, after in itertools.pairwise(ordered)
+    )
+
+
+def _loss(vantage: VantageTables, passages: pl.DataFrame) -> Loss:
+    """Return the loss that TCP sequence numbers, acknowledgements and counters show.
+
+    What was acknowledged existed. Where no acknowledgements pass (LVS-DR and LVS-TUN), what a side
+    sent before its FIN did: what the network lost before the vantage came again, a hole that stays
+    is the capture's. A forwarded packet exists twice, and each sight vouches for the other.
+    """
+    missing, expected = 0, len(passages)
+    for side in ("orig", "resp"):
+        finished = pl.col("closed_by").cast(pl.String) == f"{side}-fin"
+        exists = pl.coalesce(f"{side}_acked", pl.when(finished).then(f"{side}_sent"))
+        control = pl.col(f"{side}_syn").cast(pl.Int64) + pl.col(f"{side}_fin").cast(pl.Int64)
+        held = pl.col(f"{side}_payload_bytes").cast(pl.Int64) - pl.col(
+            f"{side}_retransmitted_bytes"
+        ).cast(pl.Int64)
+        size = pl.col(f"{side}_payload_bytes") / pl.col(f"{side}_data_packets")
+        whole = pl.col(f"{side}_data_packets") - pl.col(f"{side}_retransmitted")
+        rows = vantage.flows.filter(
+            (pl.col("ip_proto") == int(IpProto.TCP))
+            & (pl.col(f"{side}_data_packets") > 0)
+            & exists.is_not_null()
+        ).select(
+            ((exists - control - held).clip(0) / size).ceil().cast(pl.Int64).alias("missing"),
+            whole.cast(pl.Int64).alias("held"),
+        )
+        lost, kept = rows.sum().row(0)
+        missing += lost or 0
+        expected += (lost or 0) + (kept or 0)
+    counted = [info.dropped for info in vantage.captures if info.dropped is not None]
+    dropped = sum(counted) if counted else None
+    # Poisson, 95 % from above: 3 for none, about two standard deviations and the same for more.
+    upper = 1.0 if expected == 0 else min(1.0, (missing + 3 + 2 * math.sqrt(missing)) / expected)
+    if dropped:
+        upper = max(upper, min(1.0, 3 * dropped / (dropped + len(vantage.packets))))
+    return Loss(missing, expected, upper, dropped)
