@@ -1,0 +1,114 @@
+"""Every column of every frame of the samples, and of any other captures, is what tshark says.
+
+    PCAPDIAG_CORPUS=DIRECTORY pytest tests/oracle
+
+adds the captures of a directory; PCAPDIAG_LAB adds another one's.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import compare
+import expectation
+import pytest
+import tshark
+
+from pcapdiag import schema
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SAMPLES: Final = Path(__file__).resolve().parents[2] / "samples"
+PLACES: Final = [
+    SAMPLES,
+    *(Path(os.environ[name]) for name in ("PCAPDIAG_CORPUS", "PCAPDIAG_LAB") if name in os.environ),
+]
+CAPTURES: Final = compare.captures(*PLACES)
+
+SNAPLENS: Final = (20, 38, 50, 60, 74, 96)
+"""Cuts in the link header, the IP header, TCP and ICMP headers, options and quotes."""
+
+FRACTION = "the file's sub-second part exceeds a second: tshark prints it as it is or wraps it, "
+FRACTION += "pcapdiag carries"
+PSEUDO = "tshark does not count the pseudo-header of ATM captures, libpcap and pcapdiag do"
+
+KNOWN: Final = {
+    ("PcapPlusPlus__clusterfuzz-testcase-*", "packets.time_ns"): FRACTION,
+    ("tcpdump__timestamp_invalid_nano.pcap", "packets.time_ns"): FRACTION,
+    ("tcpdump__atm-oam-loopback-print-overrun.pcap", "packets.time_ns"): FRACTION,
+    ("tcpdump__atm-*", "packets.caplen"): PSEUDO,
+    ("tcpdump__atm-*", "packets.wire_len"): PSEUDO,
+    ("tcpdump__LINKTYPE_IPV4_invalid.pcap", "packets.*"): "an IPv6 packet in a capture whose link "
+    "type says IPv4: tshark follows the packet, pcapdiag calls the header bad",
+    ("PcapPlusPlus__solaris.snoop", "file"): "snoop is not a format of pcapdiag's",
+}
+"""(file, column) that differ, and why that is right. Anything else that differs fails."""
+
+
+def _known(file: str, column: str) -> str | None:
+    for (files, columns), reason in KNOWN.items():
+        if fnmatch.fnmatch(file, files) and fnmatch.fnmatch(column, columns):
+            return reason
+    return None
+
+
+@pytest.mark.needs("tshark")
+@pytest.mark.parametrize(
+    "capture", CAPTURES, ids=[str(Path(*path.parts[-2:])) for path in CAPTURES]
+)
+def test_columns_are_what_tshark_says(
+    capture: Path,
+    dissection: Callable[[Path], bytes | None],
+    counted: Callable[[compare.Comparison], None],
+) -> None:
+    """Every value agrees with tshark's, or its difference is known and explained."""
+    result = compare.compare(capture, dissection(capture))
+    counted(result)
+    strange = [str(each) for each in result.differences if not _known(each.file, each.column)]
+    assert strange == []
+    for name, who in result.refused.items():
+        assert who == "tshark" or _known(name, "file"), who
+
+
+@pytest.mark.parametrize(("files", "column"), KNOWN)
+def test_known_differences_still_exist(files: str, column: str) -> None:
+    """An explanation that explains nothing any more is removed from the table."""
+    found = [path for path in CAPTURES if fnmatch.fnmatch(path.name, files)]
+    if not found:
+        pytest.skip("its captures are not here: PCAPDIAG_CORPUS")
+    compared = [compare.compare(path, tshark.dissect(path)) for path in found]
+    differing = {each.column for result in compared for each in result.differences}
+    differing |= {"file" for result in compared if set(result.refused.values()) - {"tshark"}}
+    assert fnmatch.filter(differing, column)
+
+
+@pytest.mark.needs("tshark", "editcap")
+@pytest.mark.parametrize("snaplen", SNAPLENS)
+def test_cut_frames_do_not_contradict_tshark(
+    snaplen: int, tmp_path: Path, counted: Callable[[compare.Comparison], None]
+) -> None:
+    """Of frames cut to a snaplen, what both sides can still say is the same."""
+    whole = SAMPLES / "pmtud-blackhole-dr" / "director.pcap"
+    cut = tmp_path / "cut.pcap"
+    subprocess.run(["editcap", "-F", "pcap", "-s", str(snaplen), whole, cut], check=True)
+    result = compare.compare(cut, tshark.dissect(cut))
+    counted(result)
+    assert [str(each) for each in result.differences] == []
+    assert result.frames > 100
+
+
+def test_every_wireshark_field_of_the_dictionary_is_compared() -> None:
+    """No column that names a Wireshark field is forgotten by the translation."""
+    named = {
+        f"{table}.{column.name.removesuffix('_hi').removesuffix('_lo')}"
+        for table in ("packets", "tunnels", "sacks", "icmp", "arp", "vrrp")
+        for column in schema.TABLES[table]
+        if column.wireshark
+    }
+    assert named <= set(expectation.columns())
+    assert len(named) > 70

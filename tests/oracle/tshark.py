@@ -1,0 +1,175 @@
+"""What tshark says of a capture, layer by layer.
+
+`-T fields` flattens a frame: with a tunnel or a quote, a field is a list, and a header that was cut
+leaves the list one short without saying where. PDML is the same dissection with its nesting kept,
+so that the k-th IP header is the k-th IP header.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+OPTIONS: Final = (
+    "tcp.relative_sequence_numbers:FALSE",
+    "tcp.check_checksum:TRUE",
+    "udp.check_checksum:TRUE",
+    "ip.check_checksum:TRUE",
+    "ip.defragment:FALSE",
+    "ipv6.defragment:FALSE",
+    "tcp.desegment_tcp_streams:FALSE",
+)
+
+EXTENSIONS: Final = frozenset({"ah"})
+"""Headers that PDML nests in the IPv6 header they extend, beside those named `ipv6.`."""
+
+_ASIDE: Final = frozenset({"geninfo", "frame", "pkt_comment", "fake-field-wrapper"})
+"""What PDML adds; the last one holds bytes that no dissector knows."""
+
+_READ: Final = (
+    "frame|eth|sll|vlan|llc|chdlc|arp|ip|ipv6|ah|gre|vxlan|geneve|tcp|udp|sctp|icmp|icmpv6|vrrp"
+)
+"""Protocols whose fields are read; of the others only name and place count."""
+
+# tshark escapes < and > in what it shows, so a tag ends at the first >
+_TOKEN: Final = re.compile(
+    rf'<proto name="([^"]*)"([^>]*)>|</proto>|<field name="((?:{_READ})\.[^"]*)"([^>]*)>'
+)
+_PLACE: Final = re.compile(r' (pos|size)="(\d+)"')
+_SHOW: Final = re.compile(r' show="([^"]*)"')
+_VALUE: Final = re.compile(r' value="([^"]*)"')
+_LENGTHS: Final = frozenset({"ip.len", "ipv6.plen"})
+
+
+@dataclass
+class Layer:
+    """One protocol's header: its fields in order, and the headers it quotes."""
+
+    name: str
+    pos: int
+    fields: dict[str, list[str]] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+    """Names of the fields as they come, with repeats."""
+    raw: dict[str, str] = field(default_factory=dict)
+    """Of length fields the bytes on the wire, as hex."""
+    end: int = 0
+    """Where the layer ends, extension headers included."""
+    quoted: list[Layer] = field(default_factory=list)
+    """Layers dissected inside this one (of an ICMP error), in order, however deep."""
+
+    def first(self, *names: str) -> str | None:
+        """Return the first value of the first of `names` that has one."""
+        for name in names:
+            values = self.fields.get(name)
+            if values:
+                return values[0]
+        return None
+
+    def number(self, *names: str) -> int | None:
+        """Return what `first` does as an integer, from decimal or 0x."""
+        value = self.first(*names)
+        return int(value, 0) if value else None
+
+
+@dataclass
+class Packet:
+    """One frame: its layers, outermost first, without `geninfo` and `frame`."""
+
+    frame: Layer
+    layers: list[Layer]
+
+    def names(self) -> list[str]:
+        """Return the protocols, quotes left out."""
+        return [layer.name for layer in self.layers]
+
+
+def dissect(capture: Path) -> bytes | None:
+    """Return PDML of a capture; None where tshark cannot open the file.
+
+    A file that ends badly is dissected up to there, as pcapdiag's reader does.
+    """
+    with tempfile.TemporaryDirectory(prefix="pcapdiag-profile-") as home:
+        environment = {
+            "HOME": home,
+            "WIRESHARK_CONFIG_DIR": home,
+            "XDG_CONFIG_HOME": home,
+            "PATH": os.environ["PATH"],
+            "TZ": "UTC",
+            "LC_ALL": "C.UTF-8",
+        }
+        options = [word for option in OPTIONS for word in ("-o", option)]
+        run = subprocess.run(
+            [shutil.which("tshark") or "tshark", "-n", "-r", str(capture), *options, "-T", "pdml"],
+            capture_output=True,
+            env=environment,
+            check=False,
+        )
+    refused = run.returncode != 0 and b"<packet>" not in run.stdout
+    return None if refused else run.stdout
+
+
+def packets(pdml: bytes) -> Iterator[Packet]:
+    """Read PDML, one packet at a time; what an interrupted dissection left open is not given."""
+    text = pdml.decode("utf-8", "replace")
+    begin = text.find("<packet>")
+    while begin >= 0:
+        end = text.find("</packet>", begin)
+        if end < 0:
+            return
+        yield _packet(text, begin, end)
+        begin = text.find("<packet>", end)
+
+
+def _packet(text: str, begin: int, end: int) -> Packet:
+    top: list[Layer] = []
+    open_layers: list[Layer | None] = []
+    """The protocols around the next token; None for one that extends the layer around it."""
+    for token in _TOKEN.finditer(text, begin, end):
+        name, attributes, field_name, field_attributes = token.groups()
+        around = next((layer for layer in reversed(open_layers) if layer is not None), None)
+        if field_name:
+            if around is not None:
+                _add_field(around, field_name, field_attributes)
+        elif name is None:
+            open_layers.pop()
+        else:
+            layer = _layer(name, attributes)
+            if around is None:
+                top.append(layer)
+            elif "." in name or name in EXTENSIONS:
+                around.end = max(around.end, layer.end)
+                layer = None
+            else:
+                _outermost(open_layers).quoted.append(layer)
+            if not attributes.endswith("/"):
+                open_layers.append(layer)
+    frame = next(layer for layer in top if layer.name == "frame")
+    return Packet(frame, [layer for layer in top if layer.name not in _ASIDE])
+
+
+def _outermost(layers: list[Layer | None]) -> Layer:
+    return next(layer for layer in layers if layer is not None)
+
+
+def _layer(name: str, attributes: str) -> Layer:
+    places = dict(_PLACE.findall(attributes))
+    pos = int(places.get("pos", 0))
+    return Layer(name, pos, end=pos + int(places.get("size", 0)))
+
+
+def _add_field(layer: Layer, name: str, attributes: str) -> None:
+    shown = _SHOW.search(attributes)
+    layer.fields.setdefault(name, []).append(shown.group(1) if shown else "")
+    layer.order.append(name)
+    if name in _LENGTHS:
+        value = _VALUE.search(attributes)
+        layer.raw.setdefault(name, value.group(1) if value else "")
