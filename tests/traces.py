@@ -327,10 +327,9 @@ class _Reader:
         columns["wire_len"] = columns["caplen"] = 14 + overhead + columns["ip_len"]
 
 
-_KNOWN: Final = frozenset(
-    ("len", "seq", "ack", "win", "mss", "ws", "ts", "sack", "sackok")
-    + ("id", "ttl", "tos", "df", "mac", "vlan", "if", "in", "out", "tun", "frag", "mf")
-    + ("mtu", "gw", "quote", "qlen")
+_KNOWN: Final = frozenset(("len", "seq", "ack", "win", "mss", "ws", "ts", "sack", "sackok")).union(
+    ("id", "ttl", "tos", "df", "mac", "vlan", "if", "in", "out", "tun", "frag", "mf"),
+    ("mtu", "gw", "quote", "qlen"),
 )
 
 

@@ -113,8 +113,9 @@ def new_flows(
     simultaneous = shakes.pure & ~closed & (any_side >= 0) & (any_side == peer_pure)
     midstream = (own < 0) & _sent_before(shakes, order, starts, by_second, seq)
     anew = (own >= 0) | closed | midstream
-    chosen = anew & ~repeated & ~answers & ~simultaneous & (place != starts[index])
-    return place[chosen]
+    anew = anew & ~repeated & ~answers & ~simultaneous & (place != starts[index])
+    reused: Rows = place[anew]
+    return reused
 
 
 def _sent_before(

@@ -47,10 +47,10 @@ DOUBLE_NS: Final = 10_000_000
 """Exact doubles at one place: two taps of one host see a packet within a scheduling delay, and
 one interface handed it to another; 10 ms is ten times what a loaded host was seen to need."""
 
-HABIT: Final = 0.5
+HABIT: Final = 0.8
 """A capture doubles packets as a habit if at least this share of its packets with an IP ID (or,
-in a capture without, of its packets with payload) are exact doubles' second sights or have one.
-Bonds and bridges double all or nearly none."""
+where none of those is doubled, of its packets with payload) belongs to an exact double. Bonds and
+bridges double all or nearly none; a busy tap loses some sights."""
 
 _PLACE: Final = (
     "ttl",
