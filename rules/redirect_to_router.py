@@ -211,7 +211,7 @@ def _evidence(case: Case, redirects: pl.DataFrame, gateway: str) -> tuple[Eviden
         )
     for row in (
         redirects.filter(pl.col("after_row").is_not_null())
-        .unique(["seen_vantage", "after_row"], maintain_order=True)
+        .unique(["after_vantage", "after_row"], maintain_order=True)
         .head(MAX_CITED)
         .iter_rows(named=True)
     ):
@@ -219,7 +219,7 @@ def _evidence(case: Case, redirects: pl.DataFrame, gateway: str) -> tuple[Eviden
         cited.extend(
             case.evidence(
                 "related",
-                row["seen_vantage"],
+                row["after_vantage"],
                 [row["after_row"]],
                 f"the first of {row['frames_after']} later frames that go to {mac} instead",
             )

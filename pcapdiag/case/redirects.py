@@ -43,8 +43,8 @@ def frame(case: Case) -> pl.DataFrame:
     to answer past the director; other), sender_role and receiver (roles of the MACs it came from
     and went to; null: unknown), frames_before and frames_after (how
     many frames the receiver sent to the redirected destination by way of the redirecting MAC
-    before the first such redirect, and past it afterwards), after_row (the first of the latter),
-    stayed (frames that went by way of the redirecting MAC afterwards).
+    before the first such redirect, and past it afterwards), after_vantage, after_row and after_mac
+    (the first of the latter), stayed (frames that went by way of the redirecting MAC afterwards).
     """
     rows = sights.with_first(case, case.errors.messages.filter(IS_REDIRECT))
     rows = rows.join(_members(case, rows), on="message", how="left", maintain_order="left")
@@ -62,16 +62,16 @@ def frame(case: Case) -> pl.DataFrame:
 
 def _members(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
     """Return per redirect what its addresses are to the cluster: *_member, null if nothing."""
-    addresses = [
-        (*service.vip, "vip")
-        for service in case.topology.services
-        if service.vip and service.method
+    services = [service for service in case.topology.services if service.method]
+    addresses = [(*service.vip, "vip") for service in services if service.vip]
+    addresses += [
+        (*address, "realserver") for service in services for address in sorted(service.realservers)
     ]
     addresses += [
-        (*address, "realserver")
-        for service in case.topology.services
-        if service.method
-        for address in sorted(service.realservers)
+        (*address, host.role)
+        for host in case.topology.hosts
+        if host.role in {"director", "realserver"}
+        for address in sorted(host.addresses)
     ]
     table = pl.DataFrame(
         list(dict.fromkeys(addresses)),
@@ -93,64 +93,74 @@ def _members(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _aftermath(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return per path (who told whom about which destination) how its frames went on."""
-    paths = (
-        rows.group_by(_PATH)
-        .agg(
-            pl.col("seen_row").min().alias("first_row"),
-        )
+    """Return per path (who told whom about which destination) how its frames went on.
+
+    Every vantage that saw the redirect is asked, since a capture of the director cannot show what
+    goes past it; the one with the most frames past it answers, then the one with the most frames.
+    """
+    told = (
+        case.errors.sightings.select("message", pl.col("vantage").alias("after_vantage"), "row")
+        .join(rows.select("message", *_PATH), on="message")
+        .group_by("after_vantage", *_PATH)
+        .agg(pl.col("row").min().alias("first_row"))
         .drop_nulls()
     )
-    parts = []
+    parts = [_FATE]
     for vantage in case.vantages:
-        here = paths.filter(pl.col("seen_vantage") == vantage.index)
-        if here.is_empty():
-            continue
-        parts.append(
-            vantage.packets.lazy()
-            .with_row_index("row")
-            .select("row", "eth_src", "eth_dst", "dst_hi", "dst_lo", "icmp_type")
-            .join(
-                here.lazy(),
-                left_on=["eth_src", "dst_hi", "dst_lo"],
-                right_on=["seen_eth_dst", "quoted_dst_hi", "quoted_dst_lo"],
-            )
-            .with_columns(
-                (pl.col("row") > pl.col("first_row")).alias("after"),
-                (pl.col("eth_dst") == pl.col("seen_eth_src")).alias("by_old_way"),
-            )
-            .group_by(
-                "seen_vantage",
-                "seen_eth_src",
-                pl.col("eth_src").alias("seen_eth_dst"),
-                pl.col("dst_hi").alias("quoted_dst_hi"),
-                pl.col("dst_lo").alias("quoted_dst_lo"),
-            )
-            .agg(
-                (~pl.col("after") & pl.col("by_old_way")).sum().alias("frames_before"),
-                (pl.col("after") & ~pl.col("by_old_way")).sum().alias("frames_after"),
-                (pl.col("after") & pl.col("by_old_way")).sum().alias("stayed"),
-                pl.col("row")
-                .filter(pl.col("after") & ~pl.col("by_old_way"))
-                .min()
-                .alias("after_row"),
-                pl.col("eth_dst")
-                .filter(pl.col("after") & ~pl.col("by_old_way"))
-                .first()
-                .alias("after_mac"),
-            )
-            .collect()
+        here = told.filter(pl.col("after_vantage") == vantage.index)
+        if here.height:
+            parts.append(_later_frames(vantage.packets, here))
+    return (
+        pl.concat(parts)
+        .sort("frames_after", "stayed", "after_vantage", descending=[True, True, False])
+        .unique(_PATH, keep="first", maintain_order=True)
+    )
+
+
+_FATE = pl.DataFrame(
+    schema={
+        "after_vantage": pl.UInt16,
+        "seen_vantage": pl.UInt16,
+        "seen_eth_src": pl.UInt64,
+        "seen_eth_dst": pl.UInt64,
+        "quoted_dst_hi": pl.UInt64,
+        "quoted_dst_lo": pl.UInt64,
+        "frames_before": pl.UInt32,
+        "frames_after": pl.UInt32,
+        "stayed": pl.UInt32,
+        "after_row": pl.UInt32,
+        "after_mac": pl.UInt64,
+    }
+)
+
+
+def _later_frames(packets: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:
+    """Count, at one vantage, the frames from each receiver to each redirected destination."""
+    after = pl.col("row") > pl.col("first_row")
+    old_way = pl.col("eth_dst") == pl.col("seen_eth_src")
+    return (
+        packets.lazy()
+        .with_row_index("row")
+        .select("row", "eth_src", "eth_dst", "dst_hi", "dst_lo")
+        .join(
+            told.lazy(),
+            left_on=["eth_src", "dst_hi", "dst_lo"],
+            right_on=["seen_eth_dst", "quoted_dst_hi", "quoted_dst_lo"],
         )
-    if not parts:
-        return (
-            paths.select(_PATH)
-            .clear()
-            .with_columns(
-                pl.lit(None, dtype=pl.UInt32).alias("frames_before"),
-                pl.lit(None, dtype=pl.UInt32).alias("frames_after"),
-                pl.lit(None, dtype=pl.UInt32).alias("stayed"),
-                pl.lit(None, dtype=pl.UInt32).alias("after_row"),
-                pl.lit(None, dtype=pl.UInt64).alias("after_mac"),
-            )
+        .group_by(
+            "after_vantage",
+            "seen_vantage",
+            "seen_eth_src",
+            pl.col("eth_src").alias("seen_eth_dst"),
+            pl.col("dst_hi").alias("quoted_dst_hi"),
+            pl.col("dst_lo").alias("quoted_dst_lo"),
         )
-    return pl.concat(parts)
+        .agg(
+            (~after & old_way).sum().alias("frames_before"),
+            (after & ~old_way).sum().alias("frames_after"),
+            (after & old_way).sum().alias("stayed"),
+            pl.col("row").filter(after & ~old_way).min().alias("after_row"),
+            pl.col("eth_dst").filter(after & ~old_way).first().alias("after_mac"),
+        )
+        .collect()
+    )
