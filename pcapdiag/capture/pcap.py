@@ -8,7 +8,12 @@ import numpy as np
 
 from pcapdiag.capture.frames import MAX_BATCH_FRAMES, FrameBatch, Interface
 from pcapdiag.capture.lockstep import walk
-from pcapdiag.capture.pcap_layout import MAGICS, PcapLayout, parse_header
+from pcapdiag.capture.pcap_layout import (
+    MAGICS,
+    RECORD_HEADER_BYTES,
+    PcapLayout,
+    parse_header,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +42,11 @@ class PcapFile:
         self.layout = parse_header(path, block.data[:_HEAD_BYTES].tobytes())
         self._block = block
         self._notes = notes
+        if self.layout.header_bytes != RECORD_HEADER_BYTES:
+            notes.add(
+                f"its first records fit an old form of pcap, with record headers of "
+                f"{self.layout.header_bytes} bytes: if that cannot be, its start is damaged"
+            )
 
     def interfaces(self) -> tuple[Interface, ...]:
         """Return the one interface that a pcap file can tell of."""

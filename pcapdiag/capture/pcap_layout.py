@@ -214,32 +214,38 @@ def parse_header(path: str, head: bytes) -> PcapLayout:
     )
     if aix or magic not in _VARIANTS:
         return layout
-    # As libpcap_try_variants: the first size without a fault, else the first with the fewest.
+    # As libpcap_try_variants: the first size without a fault, else the first with the fewest. But
+    # Wireshark takes some files that are cut inside their second record for one of the old forms.
     choices = [replace(layout, header_bytes=size) for size in _VARIANTS[magic]]
-    return min(choices, key=lambda choice: _faults(choice, head))
+    if _faults(choices[0], head) == _ENDS_EARLY:
+        return choices[0]
+    return min(choices, key=lambda choice: len(_faults(choice, head)))
 
 
-def _faults(layout: PcapLayout, head: bytes) -> int:
-    """Return how much is wrong with the first faulty of the first records (libpcap_try_record)."""
+_ENDS_EARLY: Final = ("ends",)
+
+
+def _faults(layout: PcapLayout, head: bytes) -> tuple[str, ...]:
+    """Return what is wrong with the first faulty of the first records (libpcap_try_record)."""
     position = layout.file_header_bytes
     for _ in range(_RECORDS_TO_TRY):
         if position == len(head):
-            return 0
+            return ()
         if len(head) - position < layout.header_bytes:
-            return 1
+            return _ENDS_EARLY
         order = ">I" if layout.big_endian else "<I"
         fraction = struct.unpack_from(order, head, position + 4)[0]
         captured, wire = layout.lengths_at(head, position)
-        faults: int = (
-            (fraction >= 1_000_000)
-            + (captured > layout.max_bytes)
-            + (wire > _UNLIKELY_WIRE_BYTES)
-            + (captured > layout.snaplen)
-            + (captured > wire)
-        )
-        if faults:
-            return faults
+        faults = {
+            "fraction of a second": fraction >= 1_000_000,
+            "captured length": captured > layout.max_bytes,
+            "wire length": wire > _UNLIKELY_WIRE_BYTES,
+            "more than the snaplen": captured > layout.snaplen,
+            "more than the wire": captured > wire,
+        }
+        if any(faults.values()):
+            return tuple(fault for fault, found in faults.items() if found)
         position += layout.header_bytes + captured
         if position > len(head):
-            return 1
-    return 0
+            return _ENDS_EARLY
+    return ()
