@@ -67,7 +67,7 @@ def command(captures: tuple[str, ...], write_site: str | None) -> int:
         streams.error(str(failure))
     if not loaded.case.vantages:
         return Exit.UNREADABLE
-    console = streams.page(streams.TABLE_WIDTH)
+    console = streams.page(streams.UNFOLDED)
     _print(console, inspect(loaded.case))
     if target is not None:
         from pcapdiag.site import dump
@@ -79,66 +79,45 @@ def command(captures: tuple[str, ...], write_site: str | None) -> int:
 
 
 def _print(console: Console, found: Inspection) -> None:
-    for number, vantage in enumerate(found.vantages):
-        if number:
-            console.print()
+    for vantage in found.vantages:
         _print_vantage(console, vantage)
-    if found.services:
-        rows = [
-            (each.name, each.method, ", ".join(each.realservers) or "none seen", each.reason)
-            for each in found.services
-        ]
-        _print_table(console, "Services", ("service", "method", "realservers", "because"), rows)
-    else:
-        _heading(console, "Services")
+    _heading(console, "Services")
+    if not found.services:
         console.print("  none recognized")
+    for service in found.services:
+        realservers = ", ".join(service.realservers) or "none seen"
+        facts = [("method", service.method), ("realservers", realservers)]
+        _entry(console, service.name, [*facts, ("because", service.reason)])
     if found.hosts:
-        rows = [
-            (each.name, each.role, "\n".join((*each.addresses, *each.macs)), each.reason)
-            for each in found.hosts
-        ]
-        _print_table(console, "Hosts", ("host", "role", "addresses", "because"), rows)
+        _heading(console, "Hosts")
+    for host in found.hosts:
+        facts = [("role", host.role), ("addresses", ", ".join(host.addresses))]
+        facts += [("macs", ", ".join(host.macs)), ("because", host.reason)]
+        _entry(console, host.name, facts)
     if found.notes:
         _heading(console, "Notes")
-        for note in found.notes:
-            console.print(f"  {note}")
+    for note in found.notes:
+        _fact(console, "", note)
 
 
 def _print_vantage(console: Console, vantage: VantageSummary) -> None:
-    from rich.text import Text
-
+    _heading(console, f"Captured at {vantage.name}")
     source = "" if vantage.role_source == vantage.role else f" ({vantage.role_source})"
-    console.print(Text.assemble((vantage.name, "bold"), f"  {vantage.role}{source}"))
-    if vantage.role_reason:
-        console.print(Text(f"  because: {vantage.role_reason}"))
+    _fact(console, "role", f"{vantage.role}{source}")
+    _fact(console, "because", vantage.role_reason)
     for info in vantage.captures:
         _print_capture(console, info)
     copies = f", {vantage.copies:,} of them second sights" if vantage.copies else ""
-    line = f"  packets    {vantage.packets:,}{copies}, in {vantage.flows:,} flows"
-    console.print(Text(line))
-    for title, counts in (
-        ("protocols", vantage.protocols),
-        ("tunnels", vantage.tunnels),
-        ("decoding", vantage.decode_notes),
-    ):
-        if counts:
-            console.print(Text(f"  {title:<10} {_listed(counts)}"))
+    _fact(console, "packets", f"{vantage.packets:,}{copies}, in {vantage.flows:,} flows")
+    _fact(console, "protocols", _listed(vantage.protocols))
+    _fact(console, "tunnels", _listed(vantage.tunnels))
+    _fact(console, "decoding", _listed(vantage.decode_notes))
+    _fact(console, "errors", "" if vantage.icmp_errors else "no ICMP errors")
     if vantage.icmp_errors:
-        _print_table(
-            console,
-            f"ICMP errors at {vantage.name}",
-            ("message", "sender", "messages", "first", "last", "remarks"),
-            [_error_row(each) for each in vantage.icmp_errors],
-        )
-        if vantage.icmp_errors_left_out:
-            console.print(Text(f"  and {vantage.icmp_errors_left_out:,} more"))
-    else:
-        console.print(Text("  ICMP errors none"))
+        _print_errors(console, vantage)
 
 
 def _print_capture(console: Console, info: CaptureInfo) -> None:
-    from rich.text import Text
-
     from pcapdiag.capture import linktype
     from pcapdiag.report.instants import duration, span
     from pcapdiag.text import clean
@@ -150,23 +129,40 @@ def _print_capture(console: Console, info: CaptureInfo) -> None:
     facts += [f"snaplen {info.snaplen:,}"] if info.snaplen is not None else []
     facts += [f"{info.dropped:,} dropped"] if info.dropped is not None else []
     facts += ["cut short"] if info.cut_short else []
-    console.print(Text(f"  {clean(info.path)}: {'; '.join(facts)}"))
-    named = [each for each in info.interfaces if each.name or each.filter or each.description]
-    for each in named:
-        words = [f"interface {each.index}", each.name, each.description]
+    _fact(console, "file", f"{clean(info.path)}: {'; '.join(facts)}")
+    for each in info.interfaces:
+        words = [each.name, each.description]
         words += [f"filter {each.filter!r}"] if each.filter else []
         words += [f"{each.dropped:,} dropped"] if each.dropped else []
-        console.print(Text(f"    {', '.join(filter(None, words))}"))
+        if any(words):
+            _fact(console, "interface", ", ".join([str(each.index), *filter(None, words)]))
     for note in info.notes:
-        console.print(Text(f"    {note}", "yellow"))
+        _fact(console, "note", note, "yellow")
 
 
 def _listed(counts: Sequence[Count]) -> str:
     return ", ".join(f"{each.name} {each.packets:,}" for each in counts)
 
 
+def _print_errors(console: Console, vantage: VantageSummary) -> None:
+    from rich import box
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    for column in ("ICMP error", "sender", "messages", "when", "remarks"):
+        right = column == "messages"
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for errors in vantage.icmp_errors:
+        table.add_row(*map(Text, _error_row(errors)))
+    console.print(Padding(table, (1, 0, 0, 2)))
+    if vantage.icmp_errors_left_out:
+        _fact(console, "", f"and {vantage.icmp_errors_left_out:,} more")
+
+
 def _error_row(errors: IcmpErrors) -> tuple[str, ...]:
-    from pcapdiag.report.instants import readable
+    from pcapdiag.report.instants import span
 
     remarks = []
     if errors.mtus:
@@ -177,8 +173,7 @@ def _error_row(errors: IcmpErrors) -> tuple[str, ...]:
         errors.message,
         errors.sender,
         f"{errors.messages:,}",
-        "" if errors.first_ns is None else readable(errors.first_ns),
-        "" if errors.last_ns is None else readable(errors.last_ns),
+        span(errors.first_ns, errors.last_ns),
         "; ".join(remarks),
     )
 
@@ -186,22 +181,28 @@ def _error_row(errors: IcmpErrors) -> tuple[str, ...]:
 def _heading(console: Console, title: str) -> None:
     from rich.text import Text
 
-    console.print()
+    if console.file.tell():
+        console.print()
     console.print(Text(title, "bold"))
 
 
-def _print_table(
-    console: Console, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]
-) -> None:
-    from rich import box
+def _entry(console: Console, name: str, facts: Sequence[tuple[str, str]]) -> None:
+    from rich.text import Text
+
+    console.print(Text(f"  {name}"))
+    for title, text in facts:
+        _fact(console, f"  {title}", text)
+
+
+def _fact(console: Console, title: str, text: str, style: str = "") -> None:
+    """Print a line with a title, and nothing where there is nothing to say."""
     from rich.table import Table
     from rich.text import Text
 
-    _heading(console, title)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=True, show_edge=False)
-    for column in columns:
-        right = column == "messages"
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table)
+    if not text:
+        return
+    line = Table.grid(padding=(0, 1, 0, 0))
+    line.add_column(no_wrap=True, min_width=15 if title.startswith(" ") else 11)
+    line.add_column()
+    line.add_row(Text(f"  {title}", "dim"), Text(text, style))
+    console.print(line)

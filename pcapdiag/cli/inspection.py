@@ -171,11 +171,14 @@ def _ethertype_name(ethertype: int | None) -> str:
 
 
 def decode_notes(notes: pl.Series) -> tuple[Count, ...]:
-    """Return how many packets bear each bit of DecodeNote, named as `pcapdiag packets` names it."""
+    """Return how many packets bear each bit of DecodeNote, named as `pcapdiag packets` names it.
+
+    NOT_IP is left out: `protocols` says what those are.
+    """
     counts: dict[str, int] = defaultdict(int)
     for bits, count in notes.value_counts().iter_rows():
         for note in DecodeNote:
-            if bits is not None and bits & note and note.name:
+            if bits is not None and bits & note & ~DecodeNote.NOT_IP and note.name:
                 counts[note.name.lower().replace("_", "-")] += count
     return _ordered(counts)
 

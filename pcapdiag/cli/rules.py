@@ -32,7 +32,7 @@ def command(rules_dirs: tuple[str, ...]) -> int:
     for rule in registry.rules(rules_dirs).values():
         severity = Text(rule.severity.value, streams.SEVERITY_STYLES[rule.severity.value])
         table.add_row(rule.id, severity, Text(rule.title), Text(rule.needs.text))
-    console = streams.page(streams.TABLE_WIDTH)
+    console = streams.page(streams.UNFOLDED)
     console.print(table)
     streams.show(console)
     return Exit.OK

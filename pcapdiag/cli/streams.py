@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 PIPE_WIDTH: Final = 100
 """Columns of text that goes to a file or a pipe, where no terminal says how wide it is."""
 
-TABLE_WIDTH: Final = 250
-"""Columns of a table there: a row stays one line, so that grep finds all of it."""
+UNFOLDED: Final = 10_000
+"""Columns of a list there: an entry stays one line, so that grep finds all of it."""
 
 MAX_MESSAGE: Final = 4000
 """Characters of one message: room for a path of PATH_MAX bytes' usual length and a sentence."""

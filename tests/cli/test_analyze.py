@@ -16,8 +16,8 @@ FINDS = """
 def check(case):
     first = case.vantages[0]
     yield Finding(
-        title="It is {severity}",
-        summary="Seen from 203.0.113.10.",
+        title="It is {severity} at 203.0.113.10",
+        summary="Seen.",
         cause=Cause(code="test", text="made for a test"),
         severity=Severity.{upper},
         confidence=Confidence.HIGH,
@@ -132,9 +132,10 @@ def test_names_and_order_are_the_users(run, place):
     }
 
 
-def test_standard_input_is_a_capture(run, captures):
+def test_standard_input_is_a_capture(execute, place):
     """A capture may come through a pipe, with the result going out by another."""
-    ended = run("analyze", "director=-", "--json", "-", "--no-html", stdin=captures.pcap)
+    with (place / "director.pcap").open("rb") as capture:
+        ended = execute("analyze", "director=-", "--json", "-", "--no-html", stdin=capture)
     assert ended.code == 0
     assert json.loads(ended.out)["vantages"][0]["files"][0]["packets"] == 5
 
@@ -204,8 +205,7 @@ def test_redact_hides_addresses_in_every_output(run, place, rules):
     outputs = [ended.out, *(path.read_text() for path in place.glob("*.[hjm][tsd]*"))]
     assert len(outputs) == 4
     for text in outputs:
-        assert "It is critical" in text
-        assert "ip-1" in text
+        assert "It is critical at ip-" in text
         assert "203.0.113." not in text
         assert "198.51.100." not in text
         assert "02:00:00:00:00:fe" not in text
@@ -375,7 +375,7 @@ def test_an_interrupt_ends_with_130_and_leaves_the_old_report(execute, place, ru
     before = sorted(place.iterdir())
     ended = execute("analyze", "director.pcap", "--rules-dir", rules, "--select", "interrupts")
     assert (ended.code, ended.out, ended.errors) == (130, "", ["interrupted"])
-    assert len(ended.err.splitlines()) == 1
+    assert len(ended.err.split("\n")) <= 3  # a terminal shows ^C first: the line after it is ours
     assert sorted(place.iterdir()) == before
     assert (place / "pcapdiag-report.html").read_text() == "old"
 

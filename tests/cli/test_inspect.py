@@ -9,11 +9,11 @@ def test_it_says_what_is_in_a_capture(run, place):
     ended = run("inspect", "director.pcap")
     assert ended.code == 0
     assert ended.err == ""
-    assert ended.out.startswith("director  director")
+    assert ended.out.startswith("Captured at director\n  role      director (given)\n")
     for words in (
         "director.pcap: pcap; ETHERNET; 5 packets; 2024-05-01 10:00:00 to 10:00:02 UTC (2.5 s)",
-        "packets    5",
-        "protocols  tcp 4, icmp 1",
+        "\n  packets   5",
+        "\n  protocols tcp 4, icmp 1\n",
     ):
         assert words in ended.out
     line = next(line for line in ended.out.splitlines() if "fragmentation needed (3/4)" in line)
@@ -27,7 +27,7 @@ def test_it_gives_no_verdict(run, place):
     ended = run("inspect", "director.pcap", "rs1.pcap")
     assert ended.code == 0
     assert sorted(place.iterdir()) == before
-    assert "rs1  realserver" in ended.out
+    assert "Captured at rs1\n  role      realserver" in ended.out
 
 
 def test_the_site_that_it_writes_is_one_that_analyze_reads(run, place):

@@ -49,10 +49,10 @@ def test_protocols_are_named_and_counted():
 
 
 def test_decode_notes_are_counted_bit_by_bit():
-    """A frame with two notes counts for both."""
-    notes = pl.Series([0, 2, 6, 4, 0], dtype=pl.UInt32)
+    """A frame with two notes counts for both; that it is not IP is no fault."""
+    notes = pl.Series([0, 2, 6, 4, 8, 12, None, 0], dtype=pl.UInt32)
     assert inspection.decode_notes(notes) == (
-        Count("link-cut", 2),
+        Count("link-cut", 3),
         Count("unknown-linktype", 2),
     )
 
@@ -143,7 +143,7 @@ def _topology():
         host("rs1", "realserver", "192.0.2.21", 0x12),
         host("odd name", "unknown", "192.0.2.99", 0x13),
     )
-    return Topology(roles=(), hosts=hosts, services=(service,), notes=())
+    return Topology(roles=(), hosts=hosts, services=(service,), notes=(), observed=None)
 
 
 def test_what_was_inferred_is_a_site_that_can_be_read_again():

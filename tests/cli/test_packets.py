@@ -39,9 +39,10 @@ def test_parquet_is_the_same_table(run, place):
     assert table["dst"].to_list() == [row[rows[0].index("dst")] for row in rows[1:]]
 
 
-def test_a_capture_from_standard_input(run, captures):
+def test_a_capture_from_standard_input(execute, place):
     """- reads the capture from a pipe."""
-    ended = run("packets", "-", "--csv", "-", stdin=captures.pcap)
+    with (place / "director.pcap").open("rb") as capture:
+        ended = execute("packets", "-", "--csv", "-", stdin=capture)
     assert ended.code == 0
     assert len(ended.out.splitlines()) == 6
 
