@@ -46,7 +46,9 @@ class Connections:
 def join(vantages: Sequence[VantageTables], topology: Topology, clocks: Clocks) -> Connections:
     """Return the client connections of all vantages, without directors' own (health checks)."""
     observed = topology.observed
-    nodes = observed.links.nodes.with_columns(pl.Series("group", observed.links.group))
+    nodes = _turned(
+        observed.links.nodes.with_columns(pl.Series("group", observed.links.group)), topology
+    )
     own = pl.DataFrame(
         sorted(topology.director_addresses),
         schema={"orig_hi": pl.UInt64, "orig_lo": pl.UInt64},
@@ -85,6 +87,39 @@ def join(vantages: Sequence[VantageTables], topology: Topology, clocks: Clocks) 
             " was chosen"
         )
     return Connections(conform(table, "connections"), conform(legs, "legs"), tuple(notes))
+
+
+def _turned(nodes: pl.DataFrame, topology: Topology) -> pl.DataFrame:
+    """Turn round the flows whose guessed originator is a VIP; add `turned`.
+
+    Guessed means by ports or by who was seen first: a traceroute's probe has the higher port at
+    the VIP.
+    """
+    vips = _vips(topology, "nat", "dr", "tun").with_columns(pl.lit(True).alias("virtual"))
+    marked = nodes.join(
+        vips.rename({"resp_hi": "orig_hi", "resp_lo": "orig_lo"}),
+        on=["orig_hi", "orig_lo"],
+        how="left",
+        maintain_order="left",
+    ).join(
+        vips.rename({"virtual": "served"}),
+        on=["resp_hi", "resp_lo"],
+        how="left",
+        maintain_order="left",
+    )
+    turned = (
+        pl.col("virtual").fill_null(False)
+        & ~pl.col("served").fill_null(False)
+        & pl.col("originator_source").is_in(["port", "first"])
+    )
+    marked = marked.with_columns(turned.alias("turned")).drop("virtual", "served")
+    pairs = [(f"orig_{part}", f"resp_{part}") for part in ("hi", "lo", "port")]
+    pairs.append(("client", "server"))
+    return marked.with_columns(
+        pl.when("turned").then(other).otherwise(one).alias(one)
+        for left, right in pairs
+        for one, other in ((left, right), (right, left))
+    )
 
 
 def _kinds(nodes: pl.DataFrame, topology: Topology) -> pl.DataFrame:
@@ -245,9 +280,12 @@ def _legs(nodes: pl.DataFrame, ends: pl.DataFrame) -> pl.DataFrame:
             "flow",
             "kind",
             (
-                (pl.col("orig_hi") == pl.col("client_hi"))
-                & (pl.col("orig_lo") == pl.col("client_lo"))
-                & (pl.col("orig_port") == pl.col("client_port"))
+                pl.col("turned")
+                != (
+                    (pl.col("orig_hi") == pl.col("client_hi"))
+                    & (pl.col("orig_lo") == pl.col("client_lo"))
+                    & (pl.col("orig_port") == pl.col("client_port"))
+                )
             ).alias("client_is_orig"),
         )
         .sort("connection", "vantage", "flow")
@@ -277,7 +315,9 @@ def _realservers(
     vantages: Sequence[VantageTables], topology: Topology, nodes: pl.DataFrame, ends: pl.DataFrame
 ) -> pl.DataFrame:
     """Return per connection realserver_hi, _lo, _port, _mac, _name and whether `several` fit."""
-    known = nodes.select("vantage", "flow", "connection", "kind", "resp_hi", "resp_lo", "resp_port")
+    known = nodes.filter(~pl.col("turned")).select(
+        "vantage", "flow", "connection", "kind", "resp_hi", "resp_lo", "resp_port"
+    )
     by_address = pl.concat(
         [
             known.filter(pl.col("kind") == "back").select(
@@ -400,7 +440,16 @@ def _answered(topology: Topology, known: pl.DataFrame) -> pl.DataFrame:
 def _arrived(
     vantages: Sequence[VantageTables], topology: Topology, known: pl.DataFrame
 ) -> pl.DataFrame:
-    """Return the realservers in whose own captures a connection's requests arrived."""
+    """Return the realservers in whose own captures a connection's requests arrived.
+
+    One that only answers with RST to what never began there got packets of another's connection.
+    """
+    foreign = (
+        ~pl.col("orig_syn").fill_null(False)
+        & pl.col("resp_rst").fill_null(False)
+        & ~pl.col("resp_syn").fill_null(False)
+        & (pl.col("resp_data_packets").fill_null(0) == 0)
+    )
     parts = [pl.DataFrame(schema={"connection": pl.UInt32, "mac": pl.UInt64})]
     for index, (vantage, role) in enumerate(zip(vantages, topology.roles, strict=True)):
         own = topology.vantage_macs[index]
@@ -408,6 +457,7 @@ def _arrived(
             continue
         arriving = vantage.flows.filter(
             (pl.col("orig_packets") > 0)
+            & ~foreign
             & ~pl.col("orig_eth_src").is_in(list(own)).fill_null(False)
             & (pl.col("orig_eth_dst").is_null() | pl.col("orig_eth_dst").is_in(list(own)))
         ).select(pl.lit(index, pl.UInt16).alias("vantage"), "flow")

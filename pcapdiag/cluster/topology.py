@@ -142,7 +142,13 @@ def infer(vantages: Sequence[VantageTables], site: Site | None) -> Topology:
     hosts = roles.hosts(vantages, observed, evidence, site, cast_of, given, own)
     known = {service.vip for service in listed}
     own_addresses = _director_addresses(evidence, hosts)
-    listed += _unproven(observed, given, known, own_addresses)
+    members = {
+        address
+        for host in hosts
+        if host.role in {"director", "realserver"}
+        for address in host.addresses
+    }
+    listed += _unproven(observed, given, known, members)
     notes = list(dict.fromkeys(evidence.notes))
     if observed.links.refused:
         notes.append(
@@ -206,12 +212,13 @@ def _unproven(
     observed: Observed,
     given: Sequence[VantageRole],
     known: set[Address | None],
-    own_addresses: set[Address],
+    members: set[Address],
 ) -> list[ServiceInfo]:
     """Return server endpoints whose method nothing shows.
 
     Where LVS was found elsewhere only those at directors and realservers are listed: the other
-    conversations of a client or a router are none of the cluster's.
+    conversations of a client or a router are none of the cluster's, and neither are those that its
+    members open themselves.
     """
     inside = [index for index, role in enumerate(given) if role.role in {"director", "realserver"}]
     anywhere = not known and not inside
@@ -222,8 +229,8 @@ def _unproven(
         pl.col("back_lo").alias("resp_lo"),
         pl.col("back_port").alias("resp_port"),
     )
-    checks = pl.DataFrame(
-        sorted(own_addresses), schema={"orig_hi": pl.UInt64, "orig_lo": pl.UInt64}, orient="row"
+    own = pl.DataFrame(
+        sorted(members), schema={"orig_hi": pl.UInt64, "orig_lo": pl.UInt64}, orient="row"
     )
     found = (
         nodes.filter(
@@ -231,7 +238,7 @@ def _unproven(
             & (pl.lit(anywhere) | pl.col("vantage").is_in(inside))
         )
         .join(behind, on=["ip_proto", "resp_hi", "resp_lo", "resp_port"], how="anti")
-        .join(checks, on=["orig_hi", "orig_lo"], how="anti")
+        .join(own, on=["orig_hi", "orig_lo"], how="anti")
         .group_by("ip_proto", "resp_hi", "resp_lo", "resp_port")
         .agg(pl.len().alias("flows"))
         .sort("flows", "ip_proto", "resp_hi", "resp_lo", "resp_port", descending=True)
