@@ -49,7 +49,9 @@ _HEX: Final = re.compile(  # as in filters: 0xcb00710a, cb:00:71:0a
     r"|(?<![0-9a-z:])[0-9a-f]{2}(?::[0-9a-f]{2}){3}(?![0-9a-z:])",
     re.IGNORECASE | re.ASCII,
 )
-_FINDING_ID: Final = re.compile(r"[a-z][a-z0-9-]*-[0-9a-f]{12}(?![0-9a-z])", re.ASCII)
+_FINDING_ID: Final = re.compile(
+    r"(?<![0-9a-z-])[a-z][a-z0-9-]{0,80}-[0-9a-f]{12}(?![0-9a-z])", re.ASCII
+)
 _COMMUNITY_ID: Final = re.compile(r"(?<![0-9A-Za-z])1:[0-9A-Za-z+/]{27}=")
 _SOLICITED: Final = IPv6Network("ff02::1:ff00:0/104")  # multicast, but holds 24 bits of an address
 
