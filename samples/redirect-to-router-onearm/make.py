@@ -84,6 +84,7 @@ def build(folder: Path) -> None:
                 flows=hit,
                 may_flows=[flow.id for flow in later],
                 hosts=["director"],
+                facts={"obeyed": True},
                 cited={
                     "director.pcap": redirect,
                     "rs1.pcap": lambda seen: redirect(seen) or from_rs1(seen),

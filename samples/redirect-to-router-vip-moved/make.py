@@ -34,7 +34,9 @@ def build(folder: Path) -> None:
     lab = cluster.dr("redirect-to-router-vip-moved", routed=True)
     lab.serve()
     director = lab.director
-    director.unmarked.append(lambda header: header.src.startswith("203.0.113."))
+    director.unmarked.append(
+        lambda header: header.dst == lab.vip and header.src.startswith("203.0.113.")
+    )
     director.add_route(f"{lab.vip}/32", "203.0.113.11")
     clients = [f"198.51.100.{n}" for n in range(20, 32)]
     cluster.browse(lab, clients=clients, start_s=0.2, every_s=1.3, count=12)
@@ -71,6 +73,7 @@ def build(folder: Path) -> None:
                 "redirect-to-router",
                 may_flows=[flow.id for flow in lab.flows],
                 hosts=["router"],
+                facts={"obeyed": True},
                 cited={"director.pcap": redirect, "router.pcap": redirect},
             )
         ],

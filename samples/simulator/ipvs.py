@@ -80,6 +80,8 @@ class Director(Host):
                 return
         elif self._is_related(header):
             quoted = wire.read(header.quote)
+            if quoted.proto == wire.IPIP_PROTO and self._relay(header, quoted):
+                return
             entry = self.entries.get((quoted.dst, quoted.dport, quoted.src, quoted.sport))
         if isinstance(entry, Entry):
             self._transmit(entry, data, header)
@@ -147,6 +149,19 @@ class Director(Host):
                 data = wire.translate_quote(data, src=realserver)
             data = wire.translate(data, dst=realserver)
         self.transmit(interface, next_hop, data)
+
+    def _relay(self, header: wire.Header, outer: wire.Header) -> bool:
+        """Re-issue an error about a tunnel packet to the client (ip_vs_in_icmp, tunnel branch)."""
+        inner = header.quote[outer.header_len :]
+        known = any(outer.dst in service.realservers for service in self.services)
+        if not known or len(inner) < 28:
+            return False
+        word = header.icmp_word
+        if (header.icmp_type, header.icmp_code) == FRAG_NEEDED:
+            self.path_mtu[outer.dst] = word
+            word -= OVERHEAD["tun"]
+        self.error((header.icmp_type, header.icmp_code), inner, word=word)
+        return True
 
     def _back_to_vip(self, data: bytes, header: wire.Header, _interface: Interface) -> bytes:
         """Give a reply of a NAT connection the VIP as source (ip_vs_out)."""
