@@ -93,7 +93,7 @@ def compare(capture: Path, pdml: bytes | None) -> Comparison:
     try:
         with open_capture(str(capture)) as reader:
             decoded = decode_capture(reader, 0)
-    except CaptureError as error:
+    except CaptureError:
         if pdml is not None:
             result.refused[capture.name] = "pcapdiag"
         return result

@@ -38,8 +38,8 @@ REASONS: Final = {
     "beyond-frame": "IP length beyond the frame on the wire: tshark believes the frame, pcapdiag "
     "the IP header",
     "length-zero": "IP length 0: tshark judges a checksum over a guessed length, pcapdiag does not",
-    "redirect-quote": "of the TCP header that a redirect quotes, tshark stops behind the sequence "
-    "number",
+    "quoted-tcp": "of a TCP header that a redirect quotes, or of which 8 bytes are quoted, tshark "
+    "may stop behind the ports or the sequence number",
     "extensions": "IPv6 extension headers that are cut or more than pcapdiag follows: tshark names "
     "the last it saw",
 }
@@ -49,7 +49,7 @@ NETWORK: Final = frozenset({"ip", "ipv6"})
 OWN_LINKS: Final = frozenset({"eth", "sll", "raw", "null", "loop", "ppp", "pppoes", "chdlc"})
 """Link types with a decoder of their own (decode/link.py)."""
 
-STEPPED_OVER: Final = OWN_LINKS | {"vlan", "llc", "mpls"}
+STEPPED_OVER: Final = OWN_LINKS | {"vlan", "ieee8021ad", "llc", "mpls"}
 """Link headers that it steps over."""
 
 IN_TUNNELS: Final = frozenset({"eth", "vlan", "ppp", "mpls", "llc", "pppoes"})
@@ -156,12 +156,13 @@ def expect(packet: Packet) -> Expected:
         return out
     chain = _follow(packet.layers[at:])
     _network(out, chain)
-    if len(chain.networks) > 1:
+    if len(chain.networks) > 1 or chain.cut:
         _tunnel(out, chain)
     if _whole(chain.networks[-1]):
         _transport(out, chain)
     if chain.cut:
-        out.exclude("cut-in-tunnel", *INSIDE)
+        outer = tuple(key for key in INSIDE if key.startswith("tunnels.outer_ip"))
+        out.exclude("cut-in-tunnel", *(key for key in INSIDE if key not in outer))
     return out
 
 
@@ -211,6 +212,10 @@ def _frame(out: Expected, packet: Packet) -> None:
     values["packets.direction"] = {1: "in", 2: "out"}.get(flags or 0)
 
 
+ETHERTYPES: Final = (
+    *("eth.type", "vlan.etype", "llc.type", "sll.etype", "chdlc.protocol"),
+    "ieee8021ah.etype",  # so it is called in a header of 802.1ad
+)
 LARGEST_SHOWN: Final = (1 << 31) - 1
 
 
@@ -221,10 +226,11 @@ def _link(out: Expected, link: Sequence[Layer]) -> None:
         if layer.name not in STEPPED_OVER:
             break
         # what says the type of the next header: the last one holds, behind all tags
-        kind = layer.number("eth.type", "vlan.etype", "llc.type", "sll.etype", "chdlc.protocol")
+        kind = layer.number(*ETHERTYPES)
         if kind is not None:
             values["packets.ethertype"] = kind
-        tags += [int(ident) for ident in layer.fields.get("vlan.id", [])]
+        ident = layer.number("vlan.id", "ieee8021ad.id")
+        tags += [] if ident is None else [ident]
         if layer.name == "mpls":
             break  # a pseudo-wire's frame behind labels is another network's
     if link and link[0].name == "eth":
@@ -397,7 +403,7 @@ def _ip(network: Layer) -> dict[str, Value]:
 def _tunnel(out: Expected, chain: Chain) -> None:
     outer = _ip(chain.networks[0])
     values = out.values
-    values["tunnels.kind"] = chain.kinds[0]
+    values["tunnels.kind"] = chain.kinds[0] if chain.kinds else None
     values["tunnels.depth"] = len(chain.kinds)
     values["tunnels.outer_src"], values["tunnels.outer_dst"] = outer["src"], outer["dst"]
     for name in ("ip_version", "ip_len", "ip_id", "ttl", "tos", "df"):
@@ -405,7 +411,7 @@ def _tunnel(out: Expected, chain: Chain) -> None:
     if chain.ports is not None:
         values["tunnels.outer_src_port"] = chain.ports.number("udp.srcport")
         values["tunnels.outer_dst_port"] = chain.ports.number("udp.dstport")
-    if chain.headers and chain.headers[0].name == chain.kinds[0]:
+    if chain.headers and chain.headers[0].name == values["tunnels.kind"]:
         key = chain.headers[0].number("gre.key", "vxlan.vni", "geneve.vni")
         values["tunnels.tunnel_key"] = key
 
@@ -511,9 +517,10 @@ def _quote(out: Expected, chain: Chain, *, redirect: bool) -> None:
         values["icmp.quoted_tcp_seq"] = layer.number("tcp.seq_raw", "tcp.seq")
         values["icmp.quoted_tcp_ack"] = layer.number("tcp.ack_raw", "tcp.ack")
         values["icmp.quoted_tcp_flags"] = layer.number("tcp.flags")
-        if redirect and layer.first("tcp.ack") is None:
-            names = ("tcp_ack", "tcp_flags", "transport_checksum")
-            out.exclude("redirect-quote", *(f"icmp.quoted_{name}" for name in names))
+        for name in ("tcp_seq", "tcp_ack", "tcp_flags", "transport_checksum"):
+            missing = values[f"icmp.quoted_{name}"] is None
+            if missing and (redirect or layer.end - layer.pos < 20):
+                out.exclude("quoted-tcp", f"icmp.quoted_{name}")
 
 
 def _arp(out: Expected, layer: Layer, link: Sequence[Layer]) -> None:

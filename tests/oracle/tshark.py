@@ -36,7 +36,8 @@ _ASIDE: Final = frozenset({"geninfo", "frame", "pkt_comment", "fake-field-wrappe
 """What PDML adds; the last one holds bytes that no dissector knows."""
 
 _READ: Final = (
-    "frame|eth|sll|vlan|llc|chdlc|arp|ip|ipv6|ah|gre|vxlan|geneve|tcp|udp|sctp|icmp|icmpv6|vrrp"
+    "frame|eth|sll|vlan|ieee8021ad|ieee8021ah|llc|chdlc|arp|ip|ipv6|ah|gre|vxlan|geneve|tcp|udp"
+    "|sctp|icmp|icmpv6|vrrp"
 )
 """Protocols whose fields are read; of the others only name and place count."""
 
