@@ -57,7 +57,9 @@ IN_TUNNELS: Final = frozenset({"eth", "vlan", "ppp", "mpls", "llc", "pppoes"})
 
 UDP_TUNNELS: Final = {"vxlan": 4789, "geneve": 6081}
 
-ENDS: Final = frozenset({"_ws.short", "_ws.malformed", "_ws.unreassembled"})
+CUT: Final = "_ws.short"
+ENDS: Final = frozenset({CUT, "_ws.malformed", "_ws.unreassembled"})
+"""What tshark puts in place of the rest: the capture ends, the packet does, a fragment does."""
 
 IP_IN_IP: Final = {
     ("ip", "ip"): "ipip",
@@ -137,7 +139,7 @@ def expect(packet: Packet) -> Expected:
     """Return what pcapdiag's tables should hold of a frame."""
     out = Expected(dict(_BLANK))
     _frame(out, packet)
-    out.cut = "_ws.short" in packet.names() and _is_cut(out)
+    out.cut = CUT in packet.names() and _is_cut(out)
     at = _network_at(packet.layers)
     link = packet.layers[:at]
     first = packet.layers[0] if packet.layers else None
@@ -272,7 +274,7 @@ def _follow(layers: Sequence[Layer]) -> Chain:
         if inner == len(behind) or behind[inner].name not in NETWORK:
             # something else inside, or the frame ends there: not a tunnel, or a cut one
             chain.rest = list(behind)
-            chain.cut |= inner == len(behind) or behind[inner].name in ENDS
+            chain.cut |= inner < len(behind) and behind[inner].name == CUT
             return chain
         if skip:
             chain.headers.append(behind[skip - 1])
@@ -291,7 +293,7 @@ def _cut_before_inside(current: Layer, behind: Sequence[Layer]) -> bool:
     tunnelled = _proto(current) in {4, 41, 47}
     if behind and behind[0].name == "udp":
         at, tunnelled = 1, behind[0].number("udp.dstport") in UDP_TUNNELS.values()
-    return tunnelled and len(behind) > at and behind[at].name in ENDS
+    return tunnelled and len(behind) > at and behind[at].name == CUT
 
 
 def _whole(network: Layer) -> bool:
@@ -329,7 +331,7 @@ def _flag(network: Layer, name: str) -> bool:
 def _network(out: Expected, chain: Chain) -> None:
     network = chain.networks[-1]
     if not _whole(network):
-        if chain.rest[:1] and chain.rest[0].name == "_ws.short":
+        if chain.rest[:1] and chain.rest[0].name == CUT:
             return
         out.exclude("bad-header", *INSIDE)
         return
