@@ -8,6 +8,7 @@ from simulator import cluster
 from simulator.everyday import all_but
 from simulator.faults import stateful_reject
 from simulator.frames import every, icmp, of, quotes, sent_by
+from simulator.traffic import browse
 from simulator.truth import look, must, write_sample
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def build(folder: Path) -> None:
     lab.serve(8080)
     stateful_reject(lab, "director", ports=(8080,), at_s=FAULT_S)
     clients = [f"198.51.100.{n}" for n in range(20, 32)]
-    cluster.browse(lab, clients=clients, start_s=0.2, every_s=1.1, count=14)
+    browse(lab, clients=clients, start_s=0.2, every_s=1.1, count=14)
     hit = [
         lab.flow(
             "cut-off",

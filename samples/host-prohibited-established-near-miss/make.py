@@ -9,6 +9,7 @@ from simulator import cluster, wire
 from simulator.everyday import all_but
 from simulator.faults import reject_port
 from simulator.frames import every, icmp, quotes
+from simulator.traffic import browse
 from simulator.truth import look, must, write_sample
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def build(folder: Path) -> None:
     for name in ("rs1", "rs2"):
         reject_port(lab, name, 8443)
     clients = [f"198.51.100.{n}" for n in range(20, 32)]
-    cluster.browse(lab, clients=clients, start_s=0.2, every_s=1.0, count=14)
+    browse(lab, clients=clients, start_s=0.2, every_s=1.0, count=14)
     refused = [
         lab.flow(
             "refused",

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 from simulator import cluster, wire
 from simulator.apps import ping
+from simulator.checksums import checksum
 from simulator.everyday import CLEAN
 from simulator.frames import every, icmp, sent_by
+from simulator.traffic import browse
 from simulator.truth import look, write_sample
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ def build(folder: Path) -> None:
     lab.hosts["rs1"].interfaces["eth0"].offload = _tcp_not_filled_in
     lab.hosts["client-a"].interfaces["eth0"].offload = _echo_not_filled_in
     clients = [f"198.51.100.{n}" for n in range(20, 32)]
-    cluster.browse(lab, clients=clients, start_s=0.2, every_s=1.0, count=12)
+    browse(lab, clients=clients, start_s=0.2, every_s=1.0, count=12)
     for number in range(5):
         client = f"198.51.100.{150 + number}"
         lab.flow("narrow", client, 42003 + 31 * number, 1.4 + 2.6 * number, [("get", 5500)])
@@ -78,7 +80,7 @@ def _isp_quirks(count: list[int], frame: bytes) -> bytes:
     stale = icmp_at + 8 + 10
     packet[stale] ^= 0x01
     struct.pack_into("!H", packet, icmp_at + 2, 0)
-    struct.pack_into("!H", packet, icmp_at + 2, wire.checksum(packet[icmp_at:]))
+    struct.pack_into("!H", packet, icmp_at + 2, checksum(packet[icmp_at:]))
     if count[0] in BROKEN:
         packet[icmp_at + 60 + count[0]] ^= 1 << (count[0] % 8)
     return bytes(packet)
@@ -91,7 +93,7 @@ def _tcp_not_filled_in(frame: bytes) -> bytes:
     packet = bytearray(frame)
     length = wire.read(frame[14:]).length - 20
     pseudo = bytes(packet[26:34]) + struct.pack("!HH", wire.TCP_PROTO, length)
-    struct.pack_into("!H", packet, 34 + 16, ~wire.checksum(pseudo) & 0xFFFF)
+    struct.pack_into("!H", packet, 34 + 16, ~checksum(pseudo) & 0xFFFF)
     return bytes(packet)
 
 

@@ -9,6 +9,7 @@ from simulator import cluster
 from simulator.everyday import all_but
 from simulator.faults import map_port
 from simulator.frames import every, icmp, of, on, source
+from simulator.traffic import browse
 from simulator.truth import look, must, write_sample
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def build(folder: Path) -> None:
     isp = lab.hosts["isp"]
     isp.limits_errors = False
     clients = [f"198.51.100.{n}" for n in range(20, 32)]
-    cluster.browse(lab, clients=clients, start_s=0.2, every_s=1.0, count=12, ports=(INSIDE, PUBLIC))
+    browse(lab, clients=clients, start_s=0.2, every_s=1.0, count=12, ports=(INSIDE, PUBLIC))
     hit = [
         lab.flow(
             "line-down",

@@ -9,6 +9,7 @@ from simulator import cluster
 from simulator.everyday import all_but
 from simulator.faults import drop_icmp_errors
 from simulator.frames import every, icmp, of, source
+from simulator.traffic import browse
 from simulator.truth import look, must, write_sample
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def build(folder: Path) -> None:
     lab.hosts["isp"].limits_errors = False
     drop_icmp_errors(lab, at_s=0.0)
     clients = [f"198.51.100.{n}" for n in range(20, 34)]
-    cluster.browse(lab, clients=clients, start_s=0.2, every_s=0.9, count=14)
+    browse(lab, clients=clients, start_s=0.2, every_s=0.9, count=14)
     hit = [
         lab.flow("cut-off", "198.51.100.150", 42003, 1.1, [("stream", 700)], ending="open"),
         lab.flow("cut-off", "198.51.100.151", 42034, 1.6, [("stream", 300)], ending="open"),

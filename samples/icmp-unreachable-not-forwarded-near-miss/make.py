@@ -9,12 +9,14 @@ from simulator import cluster, wire
 from simulator.clock import MILLISECOND
 from simulator.everyday import CLEAN
 from simulator.frames import every, icmp, sent_by
+from simulator.traffic import browse
 from simulator.truth import look, write_sample
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from simulator.apps import Flow
+    from simulator.lab import Lab
     from simulator.links import Interface
 
 OUTAGE_S = 5.0
@@ -44,7 +46,7 @@ def build(folder: Path) -> None:
     cluster.second_router(lab)
     lab.hosts["router"].add_route("198.51.100.28/30", "203.0.113.254")
     clients = [f"198.51.100.{n}" for n in range(20, 34)]
-    cluster.browse(lab, clients=clients, start_s=0.2, every_s=1.1, count=14)
+    browse(lab, clients=clients, start_s=0.2, every_s=1.1, count=14)
     for number in range(4):
         start = 1.1 + 0.6 * number
         port = 42003 + 31 * number
@@ -81,7 +83,7 @@ def build(folder: Path) -> None:
     )
 
 
-def _complain(lab: cluster.Lab, flow: Flow) -> None:
+def _complain(lab: Lab, flow: Flow) -> None:
     """Let the isp answer the flow's first response segment with a parameter problem."""
     done = False
 
@@ -99,7 +101,7 @@ def _complain(lab: cluster.Lab, flow: Flow) -> None:
     lab.segments["wan"].meddle.append(watch)
 
 
-def _late_error(lab: cluster.Lab, number: int) -> None:
+def _late_error(lab: Lab, number: int) -> None:
     """Send a host unreachable about a connection that ended before the captures began."""
     segment = wire.tcp(
         (lab.vip, 80),

@@ -8,6 +8,7 @@ from simulator import cluster
 from simulator.everyday import all_but
 from simulator.faults import map_port
 from simulator.frames import every, icmp, ip_length, of, sent_by
+from simulator.traffic import browse
 from simulator.truth import look, must, write_sample
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def build(folder: Path) -> None:
     map_port(lab, PUBLIC, INSIDE)
     clients = [f"198.51.100.{n}" for n in range(20, 32)]
     ports = (INSIDE, PUBLIC)
-    cluster.browse(lab, clients=clients, start_s=0.2, every_s=1.0, count=14, ports=ports)
+    browse(lab, clients=clients, start_s=0.2, every_s=1.0, count=14, ports=ports)
     stalled = [
         lab.flow(
             "narrow-large",

@@ -8,6 +8,7 @@ from simulator import cluster
 from simulator.everyday import all_but
 from simulator.faults import drop_icmp_errors
 from simulator.frames import every, icmp, ip_length, of, source
+from simulator.traffic import browse
 from simulator.truth import look, must, write_sample
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def build(folder: Path) -> None:
     lab.serve()
     drop_icmp_errors(lab, at_s=FAULT_S)
     clients = [f"198.51.100.{n}" for n in range(20, 32)]
-    cluster.browse(lab, clients=clients, start_s=0.2, every_s=0.9, count=12)
+    browse(lab, clients=clients, start_s=0.2, every_s=0.9, count=12)
     for number in range(4):  # the narrow path works as long as the pages are small
         client = f"198.51.100.{150 + number}"
         lab.flow("narrow-small", client, 41001 + 37 * number, 1.5 + 0.7 * number, [("get", 400)])

@@ -8,6 +8,7 @@ from simulator import cluster
 from simulator.everyday import all_but
 from simulator.faults import drop_icmp_errors
 from simulator.frames import every, icmp, ip_length, of
+from simulator.traffic import browse
 from simulator.truth import look, must, write_sample
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def build(folder: Path) -> None:
     lab.serve()
     drop_icmp_errors(lab, at_s=0.0)
     clients = [f"2001:db8:a::{n:x}" for n in range(0x20, 0x2C)]
-    cluster.browse(lab, clients=clients, start_s=0.3, every_s=0.8, count=12)
+    browse(lab, clients=clients, start_s=0.3, every_s=0.8, count=12)
     for number in range(3):
         client = f"2001:db8:b::{0x50 + number:x}"
         lab.flow("narrow-small", client, 41001 + 37 * number, 1.7 + 0.9 * number, [("get", 600)])

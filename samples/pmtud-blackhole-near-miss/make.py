@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from simulator import cluster
 from simulator.everyday import CLEAN
 from simulator.frames import every, has_data, icmp, of, source
+from simulator.traffic import browse
 from simulator.truth import look, write_sample
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from simulator.apps import Flow
+    from simulator.lab import Lab
 
 STORY = """
 Three things that look like a path MTU black hole and are none.
@@ -36,7 +38,7 @@ def build(folder: Path) -> None:
     lab = cluster.dr("pmtud-blackhole-near-miss")
     lab.serve()
     clients = [f"198.51.100.{n}" for n in range(20, 30)]
-    cluster.browse(lab, clients=clients, start_s=0.3, every_s=0.9, count=10)
+    browse(lab, clients=clients, start_s=0.3, every_s=0.9, count=10)
     narrow = [
         lab.flow("narrow", "198.51.100.150", 42011, 1.9, [("get", 13000)]),
         lab.flow("narrow", "198.51.100.151", 42036, 2.7, [("get", 5000)], ending="server"),
@@ -79,7 +81,7 @@ def build(folder: Path) -> None:
     )
 
 
-def _power_cut(lab: cluster.Lab, flow: Flow) -> None:
+def _power_cut(lab: Lab, flow: Flow) -> None:
     """Silence a client for good: nothing that it is sent is answered."""
     if flow.socket is not None:
         flow.socket.forget()

@@ -9,6 +9,7 @@ from simulator import cluster
 from simulator.apps import Browser, Flow, WebServer
 from simulator.everyday import CLEAN
 from simulator.frames import every, icmp, sent_to, source
+from simulator.traffic import browse
 from simulator.truth import look, write_sample
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def build(folder: Path) -> None:
     second.send_redirects = False
     lab.hosts["router"].add_route("192.0.2.128/28", "203.0.113.254")
     clients = [f"198.51.100.{n}" for n in range(20, 32)]
-    cluster.browse(lab, clients=clients, start_s=0.2, every_s=1.0, count=14)
+    browse(lab, clients=clients, start_s=0.2, every_s=1.0, count=14)
     for number, name in enumerate(("rs1", "rs2", "rs1")):
         host = lab.hosts[name]
         host.accept_redirects = False

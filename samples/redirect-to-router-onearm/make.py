@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from simulator import cluster
 from simulator.everyday import all_but
 from simulator.frames import every, flags, icmp, of, sent_by, sent_to, source
+from simulator.traffic import browse
 from simulator.truth import look, must, write_sample
 from simulator.wire import RST
 
@@ -38,7 +39,7 @@ def build(folder: Path) -> None:
     lab.director.send_redirects = False
     lab.at(FAULT_S, lambda: setattr(lab.director, "send_redirects", True))
     clients = [f"198.51.100.{n}" for n in range(20, 30)]
-    cluster.browse(lab, clients=clients, start_s=0.2, every_s=0.6, count=10)
+    browse(lab, clients=clients, start_s=0.2, every_s=0.6, count=10)
     hit = [
         lab.flow(
             "redirected",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from simulator import cluster
 from simulator.everyday import all_but
 from simulator.frames import every, flags, icmp, of, sent_by, sent_to, source
+from simulator.traffic import browse
 from simulator.truth import look, must, write_sample
 from simulator.wire import RST
 
@@ -39,7 +40,7 @@ def build(folder: Path) -> None:
     )
     director.add_route(f"{lab.vip}/32", "203.0.113.11")
     clients = [f"198.51.100.{n}" for n in range(20, 32)]
-    cluster.browse(lab, clients=clients, start_s=0.2, every_s=1.3, count=12)
+    browse(lab, clients=clients, start_s=0.2, every_s=1.3, count=12)
     for number in range(9):
         lab.flow(
             "long",

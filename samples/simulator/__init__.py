@@ -6,14 +6,15 @@ interfaces. It models what the samples need of Linux (ARP, ND, forwarding, ICMP 
 with SACK, loss probes and backoff) and imports nothing of pcapdiag, so that it is an independent
 witness. Modules from the ground up:
 
-    clock     time, and numbers that look random but follow from a name
-    wire      bytes of packets: build, read, rewrite
-    capture   what a tap saw; pcap and pcapng files
-    links     interfaces and the segments between them
-    hosts     ARP/ND, routing, forwarding, ICMP errors, redirects
-    tcp       one end of a TCP connection, after Linux
-    ipvs      the director: NAT, DR, TUN
-    apps      a small web server, its clients, health checks, traceroute
-    cluster   the three clusters of the samples and their traffic
-    truth     truth.json
+    clock                       time, and numbers that look random but follow from a name
+    checksums, wire, rewrite    bytes of packets: build and read them; forward and translate them
+    capture                     what a tap saw; pcap and pcapng files
+    links, neighbours           interfaces, segments; ARP and neighbour discovery
+    receiver, flight, tcp       one end of a TCP connection, after Linux
+    stack, hosts                a host's sockets; routing, forwarding, ICMP errors, redirects
+    ipvs                        the director: NAT, DR, TUN
+    apps                        a web server, its clients, health checks, ping, traceroute
+    lab, cluster                taps and planned flows; the clusters of the samples
+    traffic, everyday, faults   what clients do, what goes wrong on any network, what is set wrong
+    frames, truth               finding frames in a capture; truth.json and README.md
 """

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from .apps import ping, tcp_traceroute, traceroute
 from .clock import MILLISECOND
-from .cluster import browse
 from .frames import icmp, of
+from .traffic import browse
 from .truth import look
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from . import wire
-    from .cluster import Lab
+    from .lab import Lab
 
 CLEAN: Final = (
     "pmtud-blackhole",

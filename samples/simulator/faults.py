@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from .clock import seconds
-from .wire import SYN, TCP_PROTO, translate, translate_quote
+from .rewrite import translate, translate_quote
+from .wire import SYN, TCP_PROTO
 
 if TYPE_CHECKING:
     from . import wire
-    from .cluster import Lab
     from .hosts import Verdict
+    from .lab import Lab
     from .links import Interface
 
 
@@ -78,4 +79,4 @@ def map_port(lab: Lab, public: int, inside: int) -> None:
             return translate_quote(data, src=(vip, inside), mend_icmp=False)
         return data
 
-    lab.hosts["router"].rewrite.append(rewrite)
+    lab.hosts["router"].rewrites.append(rewrite)

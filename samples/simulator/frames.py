@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from .apps import Flow
     from .capture import Seen
-    from .cluster import Lab
+    from .lab import Lab
 
     Wanted = Callable[[Seen], bool]
 

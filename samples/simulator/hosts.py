@@ -6,23 +6,20 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from . import wire
+from . import rewrite, wire
 from .capture import IPV4, IPV6
 from .clock import MICROSECOND, MILLISECOND, SECOND, Clock, draw
-from .links import BROADCAST, Interface, Segment
-from .tcp import Stack
+from .links import Interface, Segment
+from .neighbours import ARP, Neighbours
+from .stack import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-ARP: Final = 0x0806
 
 UNREACHABLE_BURST: Final = 6  # icmpv4_xrlim_allow: six at once, then one a second
 REDIRECTS: Final = 9  # ip_rt_redirect_number
 REDIRECT_LOAD_NS: Final = 20 * MILLISECOND  # ip_rt_redirect_load
 REDIRECT_SILENCE_NS: Final = 20_480 * MILLISECOND  # ip_rt_redirect_silence
-NEIGHBOUR_TRIES: Final = 3
-NEIGHBOUR_REACHABLE_NS: Final = 30 * SECOND
 
 FRAG_NEEDED: Final = (3, 4)
 TOO_BIG: Final = (2, 0)
@@ -38,7 +35,6 @@ _V6: Final = {
     TIME_EXCEEDED: (3, 0),
 }
 
-Rule = "Callable[[wire.Header, Interface], Verdict | None]"
 Verdict = str | tuple[int, int]
 """Of a firewall rule: "drop", or the type and code of an ICMP error to reject with."""
 
@@ -57,7 +53,7 @@ class Host:
     """A host with its interfaces, routes and faults.
 
     `loopback` holds addresses that it owns but does not answer ARP for (arp_ignore=1);
-    `input_rules` is its filter INPUT chain, `rewrite` what its NAT does to packets it forwards.
+    `input_rules` is its filter INPUT chain, `rewrites` what its NAT does to packets it forwards.
     """
 
     name: str
@@ -72,7 +68,7 @@ class Host:
     input_rules: list[Callable[[wire.Header, Interface], Verdict | None]] = field(
         default_factory=list
     )
-    rewrite: list[Callable[[bytes, wire.Header, Interface], bytes]] = field(default_factory=list)
+    rewrites: list[Callable[[bytes, wire.Header, Interface], bytes]] = field(default_factory=list)
     udp_ports: dict[int, Callable[[wire.Header], None]] = field(default_factory=dict)
     on_icmp: list[Callable[[wire.Header], None]] = field(default_factory=list)
     path_mtu: dict[str, int] = field(default_factory=dict)
@@ -83,8 +79,7 @@ class Host:
     def __post_init__(self) -> None:
         """Set up what is not configuration."""
         self.tcp = Stack(self)
-        self._neighbours: dict[str, tuple[str, int]] = {}
-        self._waiting: dict[str, list[bytes]] = {}
+        self.neighbours = Neighbours(self.clock, self._undelivered)
         self._busy_until = 0
         self._ident = draw(1, 0xFFFF, self.name, "icmp id")
         self._errors_sent: dict[str, tuple[float, int]] = {}
@@ -148,7 +143,7 @@ class Host:
         ethertype = int.from_bytes(frame[12:14], "big")
         payload = frame[14:]
         if ethertype == ARP:
-            self._work(lambda: self._arp_in(interface, payload))
+            self._work(lambda: self.neighbours.arp(interface, payload))
         elif ethertype in {IPV4, IPV6}:
             payload = payload[: wire.read(payload).length]
             self._work(lambda: self._ip_in(interface, payload))
@@ -161,7 +156,7 @@ class Host:
     def _ip_in(self, interface: Interface, data: bytes) -> None:
         header = wire.read(data)
         if header.proto == wire.ICMPV6_PROTO and header.icmp_type in {135, 136}:
-            self._nd_in(interface, data, header)
+            self.neighbours.discovery(interface, data, header)
         elif self.for_us(header):
             for rule in self.input_rules:
                 verdict = rule(header, interface)
@@ -242,11 +237,11 @@ class Host:
         elif header.length > out.mtu and header.df:
             self.error(FRAG_NEEDED if header.version == 4 else TOO_BIG, data, word=out.mtu)
         else:
-            data = wire.lower_ttl(data)
+            data = rewrite.lower_ttl(data)
             if out is interface and header.version == 4:
                 self._redirect(interface, data, header, next_hop)
-            for rewrite in self.rewrite:
-                data = rewrite(data, wire.read(data), interface)
+            for change in self.rewrites:
+                data = change(data, wire.read(data), interface)
             self.output(data)
 
     def _redirect(
@@ -294,6 +289,10 @@ class Host:
         )
         self.send(message)
 
+    def _undelivered(self, data: bytes) -> None:
+        """Tell the sender of a packet that nobody on the link has its next hop's address."""
+        self.error(HOST_UNREACHABLE, data, src=self.source_for(wire.read(data).src))
+
     def _may_send_error(self, dst: str) -> bool:
         tokens, last = self._errors_sent.get(dst, (float(UNREACHABLE_BURST), self.clock.now))
         tokens = min(UNREACHABLE_BURST, tokens + (self.clock.now - last) / SECOND)
@@ -309,88 +308,7 @@ class Host:
         """Route a packet and hand it to its next hop, asking for the MAC first if need be."""
         interface, next_hop = self.route(wire.read(data).dst)
         if interface is not None:
-            self.transmit(interface, next_hop, data)
-
-    def transmit(self, interface: Interface, next_hop: str, data: bytes) -> None:
-        """Send a packet to a neighbour."""
-        known = self._neighbours.get(next_hop)
-        if known is None:
-            waiting = self._waiting.setdefault(next_hop, [])
-            waiting.append(data)
-            if len(waiting) == 1:
-                self._ask(interface, next_hop, 1)
-            return
-        mac, confirmed = known
-        if self.clock.now - confirmed > NEIGHBOUR_REACHABLE_NS:
-            self._neighbours[next_hop] = (mac, self.clock.now)
-            self.clock.after(5 * SECOND, lambda: self._solicit(interface, next_hop, mac))
-        interface.send(mac, IPV6 if ":" in next_hop else IPV4, data)
-
-    # --- neighbours
-
-    def _ask(self, interface: Interface, address: str, attempt: int) -> None:
-        """Ask for a neighbour's MAC, again each second, and give up after three times."""
-        if address in self._neighbours:
-            return
-        if attempt > NEIGHBOUR_TRIES:
-            for data in self._waiting.pop(address, []):
-                self.error(HOST_UNREACHABLE, data, src=self.source_for(wire.read(data).src))
-            return
-        self._solicit(interface, address, None)
-        self.clock.after(SECOND, lambda: self._ask(interface, address, attempt + 1))
-
-    def _solicit(self, interface: Interface, address: str, mac: str | None) -> None:
-        """Send an ARP request or a neighbour solicitation, unicast where the MAC is known."""
-        if ":" in address:
-            src = interface.own(6)[0]
-            low = ipaddress.IPv6Address(address).packed[-3:]
-            group = str(
-                ipaddress.IPv6Address(ipaddress.IPv6Address("ff02::1:ff00:0").packed[:13] + low)
-            )
-            message = wire.neighbour_solicitation(
-                interface.mac, src, address, address if mac else group
-            )
-            interface.send(mac or f"33:33:ff:{low.hex(':')}", IPV6, message)
-            return
-        src = self._arp_source(interface, address)
-        unknown = "00:00:00:00:00:00"
-        message = wire.arp(1, interface.mac, src, mac or unknown, address)
-        interface.send(mac or BROADCAST, ARP, message)
-
-    def _arp_source(self, interface: Interface, address: str) -> str:
-        """Return the interface's address in the target's network (arp_announce=2)."""
-        for text in interface.addresses:
-            parsed = ipaddress.ip_interface(text)
-            if ipaddress.ip_address(address) in parsed.network:
-                return str(parsed.ip)
-        return interface.own(4)[0]
-
-    def _arp_in(self, interface: Interface, message: bytes) -> None:
-        op = int.from_bytes(message[6:8], "big")
-        sender_mac = message[8:14].hex(":")
-        sender = str(ipaddress.IPv4Address(message[14:18]))
-        target = str(ipaddress.IPv4Address(message[24:28]))
-        if op == 1 and target in interface.own(4):
-            reply = wire.arp(2, interface.mac, target, sender_mac, sender)
-            interface.send(sender_mac, ARP, reply)
-            self._learn(interface, sender, sender_mac)
-        elif op == 2:
-            self._learn(interface, sender, sender_mac)
-
-    def _nd_in(self, interface: Interface, data: bytes, header: wire.Header) -> None:
-        target = str(ipaddress.IPv6Address(data[48:64]))
-        option_mac = data[66:72].hex(":")
-        if header.icmp_type == 135 and target in interface.own(6):
-            reply = wire.neighbour_advertisement(interface.mac, target, header.src)
-            interface.send(option_mac, IPV6, reply)
-            self._learn(interface, header.src, option_mac)
-        elif header.icmp_type == 136:
-            self._learn(interface, target, option_mac)
-
-    def _learn(self, interface: Interface, address: str, mac: str) -> None:
-        self._neighbours[address] = (mac, self.clock.now)
-        for data in self._waiting.pop(address, []):
-            interface.send(mac, IPV6 if ":" in address else IPV4, data)
+            self.neighbours.transmit(interface, next_hop, data)
 
 
 def header_payload(data: bytes, header: wire.Header) -> bytes:

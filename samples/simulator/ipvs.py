@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from . import wire
+from . import rewrite, wire
+from .checksums import checksum
 from .hosts import FRAG_NEEDED, PORT_UNREACHABLE, TIME_EXCEEDED, TOO_BIG, Host, header_payload
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Director(Host):
     def __post_init__(self) -> None:
         """Set up what is not configuration."""
         super().__post_init__()
-        self.rewrite.append(self._back_to_vip)
+        self.rewrites.append(self._back_to_vip)
 
     def serve(
         self,
@@ -126,7 +127,7 @@ class Director(Host):
         if header.ttl <= 1:
             self.error(TIME_EXCEEDED, data)
             return
-        data = wire.lower_ttl(data)
+        data = rewrite.lower_ttl(data)
         mtu = interface.mtu - OVERHEAD[method]
         if header.length > mtu and header.df and not header.is_error:
             self.error(FRAG_NEEDED if header.version == 4 else TOO_BIG, data, word=mtu)
@@ -144,11 +145,11 @@ class Director(Host):
         elif method == "nat":
             realserver = (entry.realserver, entry.service.realserver_port)
             if header.is_error:
-                if wire.checksum(header_payload(data, header)):
+                if checksum(header_payload(data, header)):
                     return  # "Incoming ICMP: failed checksum", a debug message only
-                data = wire.translate_quote(data, src=realserver)
-            data = wire.translate(data, dst=realserver)
-        self.transmit(interface, next_hop, data)
+                data = rewrite.translate_quote(data, src=realserver)
+            data = rewrite.translate(data, dst=realserver)
+        self.neighbours.transmit(interface, next_hop, data)
 
     def _relay(self, header: wire.Header, outer: wire.Header) -> bool:
         """Re-issue an error about a tunnel packet to the client (ip_vs_in_icmp, tunnel branch)."""
@@ -176,5 +177,5 @@ class Director(Host):
                 and service.method == "nat"
                 and (header.src, header.sport) == (entry.realserver, service.realserver_port)
             ):
-                return wire.translate(data, src=(service.vip, service.port))
+                return rewrite.translate(data, src=(service.vip, service.port))
         return data

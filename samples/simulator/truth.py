@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .apps import Flow
     from .capture import Seen
-    from .cluster import Capture, Lab
+    from .lab import Capture, Lab
 
 METHOD_FLAGS = {"nat": "-m", "dr": "-g", "tun": "-i"}
 

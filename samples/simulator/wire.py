@@ -1,4 +1,4 @@
-"""The bytes of packets: built with scapy, read and rewritten as a kernel does it."""
+"""The bytes of packets: built with scapy, read as a kernel reads them."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Ether
 from scapy.layers.vrrp import VRRP
 from scapy.packet import Raw
+
+from .checksums import checksum
 
 ICMP_PROTO: Final = 1
 IPIP_PROTO: Final = 4
@@ -253,16 +255,6 @@ def ethernet(src: str, dst: str, ethertype: int, payload: bytes) -> bytes:
     return bytes(Ether(src=src, dst=dst, type=ethertype)) + payload
 
 
-def checksum(data: bytes | bytearray) -> int:
-    """Return the Internet checksum (RFC 1071) over `data`."""
-    if len(data) % 2:
-        data = bytes(data) + b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
 def transport_sum(data: bytes) -> int:
     """Return 0 where the checksum of a whole TCP or ICMP(v6) packet is right."""
     header = read(data)
@@ -273,67 +265,27 @@ def transport_sum(data: bytes) -> int:
     return checksum(addresses + struct.pack("!II", len(body), header.proto) + body)
 
 
-def lower_ttl(data: bytes) -> bytes:
-    """Return the packet one hop later."""
-    packet = bytearray(data)
-    if packet[0] >> 4 == 6:
-        packet[7] -= 1
-    else:
-        packet[8] -= 1
-        _mend_header(packet)
-    return bytes(packet)
+def unwrap(value: int, near: int) -> int:
+    """Return `value` plus the multiple of 2^32 that brings it next to `near`."""
+    return near + ((value - near + (1 << 31)) % (1 << 32)) - (1 << 31)
 
 
-def _mend_header(packet: bytearray) -> None:
-    """Set the IPv4 header checksum."""
-    header_len = (packet[0] & 15) * 4
-    packet[10:12] = b"\0\0"
-    struct.pack_into("!H", packet, 10, checksum(packet[:header_len]))
-
-
-def translate(
-    data: bytes, *, src: tuple[str, int] | None = None, dst: tuple[str, int] | None = None
-) -> bytes:
-    """Return the IPv4 packet with another source or destination, all its checksums right."""
-    packet = bytearray(data)
-    header = read(data)
-    where = header.header_len
-    for place, (at, port_at) in ((src, (12, 0)), (dst, (16, 2))):
-        if place is not None:
-            packet[at : at + 4] = ipaddress.IPv4Address(place[0]).packed
-            if header.proto in {TCP_PROTO, UDP_PROTO}:
-                struct.pack_into("!H", packet, where + port_at, place[1])
-    _mend_header(packet)
-    if header.proto == TCP_PROTO:
-        struct.pack_into("!H", packet, where + 16, 0)
-        pseudo = bytes(packet[12:20]) + struct.pack("!HH", TCP_PROTO, len(packet) - where)
-        struct.pack_into("!H", packet, where + 16, checksum(pseudo + bytes(packet[where:])))
-    return bytes(packet)
-
-
-def translate_quote(
-    data: bytes,
-    *,
-    src: tuple[str, int] | None = None,
-    dst: tuple[str, int] | None = None,
-    mend_icmp: bool = True,
-) -> bytes:
-    """Return the IPv4 ICMP error with its quoted packet's endpoints changed (ip_vs_nat_icmp).
-
-    The quoted IP header's checksum is corrected, the quoted TCP checksum is not; the ICMP
-    checksum is made anew unless `mend_icmp` is off, which is the fault of a careless NAT box.
-    """
-    packet = bytearray(data)
-    icmp = read(data).header_len
-    quoted = bytearray(packet[icmp + 8 :])
-    ports = (quoted[0] & 15) * 4
-    for place, (at, port_at) in ((src, (12, 0)), (dst, (16, 2))):
-        if place is not None:
-            quoted[at : at + 4] = ipaddress.IPv4Address(place[0]).packed
-            struct.pack_into("!H", quoted, ports + port_at, place[1])
-    _mend_header(quoted)
-    packet[icmp + 8 :] = quoted
-    if mend_icmp:
-        struct.pack_into("!H", packet, icmp + 2, 0)
-        struct.pack_into("!H", packet, icmp + 2, checksum(packet[icmp:]))
-    return bytes(packet)
+def tcp_options(data: bytes) -> dict[str, Any]:
+    """Return the TCP options that matter: mss, tsval, tsecr, sack."""
+    found: dict[str, Any] = {}
+    at = 0
+    while at < len(data) and data[at]:
+        if data[at] == 1:
+            at += 1
+            continue
+        body = data[at + 2 : at + data[at + 1]]
+        if data[at] == 2:
+            found["mss"] = int.from_bytes(body, "big")
+        elif data[at] == 8:
+            found["tsval"] = int.from_bytes(body[:4], "big")
+            found["tsecr"] = int.from_bytes(body[4:], "big")
+        elif data[at] == 5:
+            edges = [int.from_bytes(body[i : i + 4], "big") for i in range(0, len(body), 4)]
+            found["sack"] = list(zip(edges[::2], edges[1::2], strict=True))
+        at += data[at + 1]
+    return found
