@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, cast
 
 import polars as pl
@@ -15,6 +16,7 @@ from pcapdiag.cluster.services import claimants
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from collections.abc import Set as AbstractSet
 
     from pcapdiag.cluster.observed import Observed
     from pcapdiag.cluster.parts import Address
@@ -277,14 +279,16 @@ def hosts(
             )
         )
         names.add(vantage.name)
+    _join_twins(made, taken, evidence)
     for mac, (kind, reason, _) in sorted(roles.roles.items())[: MAX_HOSTS * 4]:
         if mac in taken or (kind == "client"):
             continue
-        addresses = _addresses(observed, frozenset({mac}), served)
-        entry = _named(site, {mac}, addresses)
+        mine = frozenset({mac} | {two for one, two in evidence.twins if one == mac} - taken)
+        addresses = _addresses(observed, mine, served)
+        entry = _named(site, mine, addresses)
         name = entry.name if entry else _address_name(addresses - vips, mac)
-        made.append(HostInfo(name, cast("Role", kind), addresses, frozenset({mac}), reason))
-        taken.add(mac)
+        made.append(HostInfo(name, cast("Role", kind), addresses, mine, reason))
+        taken |= mine
     known = {address for host in made for address in host.addresses}
     for address in sorted(
         {address for item in evidence.services.values() for address in item.realservers} - known
@@ -301,6 +305,32 @@ def hosts(
         )
     made += _from_site(site, made)
     return tuple(_merged(made))
+
+
+def _join_twins(made: list[HostInfo], taken: set[int], evidence: Evidence) -> None:
+    """Give a director's host its other MAC, and make two hosts one that share a pair."""
+    for pair in sorted(evidence.twins):
+        owners = [host for host in made if host.role == "director" and host.macs & set(pair)]
+        free = set(pair) - taken
+        if len(owners) == 1:
+            made[made.index(owners[0])] = replace(owners[0], macs=owners[0].macs | free)
+            taken |= free
+        elif len(owners) == 2:
+            one, two = owners
+            made[made.index(one)] = replace(
+                one,
+                name=_common_name(one.name, two.name),
+                addresses=one.addresses | two.addresses,
+                macs=one.macs | two.macs,
+            )
+            made.remove(two)
+
+
+def _common_name(one: str, two: str) -> str:
+    """Return the words that two names begin with: "director" of director-eth0, director-eth1."""
+    words = [re.split(r"[-_.]", name) for name in (one, two)]
+    common = [left for left, right in zip(*words, strict=False) if left == right]
+    return "-".join(common) if common and words[0][: len(common)] == common else one
 
 
 def _addresses(
@@ -323,7 +353,9 @@ def _address_name(addresses: Iterable[Address], mac: int) -> str:
     return ip_text(*several[0]) if len(several) == 1 else mac_text(mac)
 
 
-def _named(site: Site | None, mine: set[int], addresses: Iterable[Address]) -> SiteHost | None:
+def _named(
+    site: Site | None, mine: AbstractSet[int], addresses: Iterable[Address]
+) -> SiteHost | None:
     """Return the host of site.toml with one of these MACs or addresses."""
     for host in site.hosts if site is not None else ():
         if mine & set(host.macs) or set(addresses) & set(host.addresses):

@@ -60,7 +60,7 @@ class Evidence:
 
     directors, realservers: MAC -> reason. director_vantages: vantage index -> reason (its own MAC
     did it). director_addresses: addresses that directors use (outer source of a tunnel).
-    unproven: MACs of the former that are there because a label said so.
+    unproven: MACs of the former that are there because a label said so. twins: MACs of one host.
     """
 
     services: dict[Key, Found] = field(default_factory=dict)
@@ -69,6 +69,7 @@ class Evidence:
     director_vantages: dict[int, str] = field(default_factory=dict)
     director_addresses: set[Address] = field(default_factory=set)
     unproven: set[int] = field(default_factory=set)
+    twins: set[tuple[int, int]] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
     def service(self, key: Key, method: str | None, reason: str) -> Found:
@@ -188,6 +189,9 @@ def _translated(vantages: Sequence[VantageTables], observed: Observed, evidence:
         }
         if row["vantage"] is not None:
             _translating_vantage(vantages, observed, evidence, row)
+    if len(rows):
+        _one_hop_apart(vantages, observed, evidence)
+        _behind_translation(observed, evidence)
 
 
 def _translating_vantage(
@@ -209,14 +213,81 @@ def _translating_vantage(
     evidence.directors |= dict.fromkeys(here or (left & arrived), reason)
     if here or flows.get_column("orig_eth_src").is_null().all():
         evidence.director_vantages.setdefault(index, reason)
-    answering = observed.answers.filter(pl.col("vantage") == index).join(
-        backs.select("flow"), on="flow", how="semi"
-    )
-    for mac in set(answering.get_column("mac").to_list()) - set(evidence.directors):
-        evidence.realservers[mac] = (
-            f"it answers for {endpoint_text(row['back_hi'], row['back_lo'], row['back_port'])}"
-            " behind the director's translation"
+
+
+def _ends(translations: pl.DataFrame, side: str) -> pl.DataFrame:
+    """Return the front or back endpoints of translations as flows name their responder."""
+    return translations.select(
+        "ip_proto",
+        pl.col(f"{side}_hi").alias("resp_hi"),
+        pl.col(f"{side}_lo").alias("resp_lo"),
+        pl.col(f"{side}_port").alias("resp_port"),
+    ).unique()
+
+
+def _one_hop_apart(
+    vantages: Sequence[VantageTables], observed: Observed, evidence: Evidence
+) -> None:
+    """Take the MACs on both sides of a translation that lowered the TTL by one.
+
+    Only one host handled the packet in between, so that the MAC it was sent to and the MAC that it
+    was then sent from are that host's.
+    """
+    parts = [
+        vantage.flows.select(
+            pl.lit(index, pl.UInt16).alias("vantage"),
+            "flow",
+            "orig_ttl",
+            "orig_eth_src",
+            "orig_eth_dst",
         )
+        for index, vantage in enumerate(vantages)
+    ]
+    nodes = (
+        observed.links.nodes.with_columns(pl.Series("group", observed.links.group))
+        .select("vantage", "flow", "group", "ip_proto", "resp_hi", "resp_lo", "resp_port")
+        .join(pl.concat(parts), on=["vantage", "flow"])
+    )
+    key = ["ip_proto", "resp_hi", "resp_lo", "resp_port"]
+    fronts = nodes.join(_ends(observed.links.translations, "front"), on=key, how="semi")
+    backs = nodes.join(_ends(observed.links.translations, "back"), on=key, how="semi")
+    pairs = (
+        fronts.filter(pl.col("orig_eth_dst").is_not_null())
+        .join(backs.filter(pl.col("orig_eth_src").is_not_null()), on="group", suffix="_back")
+        .filter(pl.col("orig_ttl").cast(pl.Int16) - pl.col("orig_ttl_back").cast(pl.Int16) == 1)
+        .select("orig_eth_dst", "orig_eth_src_back", "resp_hi", "resp_lo")
+        .unique()
+        .sort(pl.all())
+        .head(MAX_ENDPOINTS)
+    )
+    for outside, inside, high, low in pairs.iter_rows():
+        for mac in (outside, inside):
+            evidence.directors.setdefault(
+                mac, f"packets to {ip_text(high, low)} are translated there, one hop on the way"
+            )
+        if outside != inside:
+            evidence.twins.add((outside, inside))
+
+
+def _behind_translation(observed: Observed, evidence: Evidence) -> None:
+    """Take the MACs that answer, their TTL untouched, for an address behind a translation."""
+    key = ["ip_proto", "resp_hi", "resp_lo", "resp_port"]
+    answering = (
+        observed.answers.join(
+            observed.links.nodes.select("vantage", "flow", *key), on=["vantage", "flow"]
+        )
+        .join(_ends(observed.links.translations, "back"), on=key, how="semi")
+        .select("mac", "resp_hi", "resp_lo", "resp_port")
+        .unique()
+        .sort(pl.all())
+        .head(MAX_ENDPOINTS)
+    )
+    for mac, high, low, port in answering.iter_rows():
+        if mac not in evidence.directors:
+            evidence.realservers.setdefault(
+                mac,
+                f"it answers for {endpoint_text(high, low, port)} behind a translation",
+            )
 
 
 def _server(row: dict[str, Any], side: str) -> pl.Expr:
