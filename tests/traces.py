@@ -19,6 +19,7 @@ sender and the receiver. Words with a value:
     tun=ipip:FROM>TO                                      inside a tunnel
     frag=OFFSET mf                                        a fragment; no ports behind an offset
     mtu gw=NAME quote=LINE qlen=BYTES                     ICMP errors; type/code stand before
+    sum=RESIDUAL                                          a bad ICMP checksum, off by so much
 
 IP IDs count up per sender, from 1; IPv6 hosts have none. A line that ends in `!` is marked.
 """
@@ -272,6 +273,8 @@ class _Reader:
             "icmp_len": 8 + length,
             "next_hop_mtu": int(given["mtu"]) if "mtu" in given else None,
         }
+        if "sum" in given:
+            told |= {"icmp_checksum": "bad", "icmp_residual": int(given["sum"])}
         if "gw" in given:
             _, told["gateway_hi"], told["gateway_lo"], _ = self._address(given["gw"])
         if quoted:
@@ -329,7 +332,7 @@ class _Reader:
 
 _KNOWN: Final = frozenset(("len", "seq", "ack", "win", "mss", "ws", "ts", "sack", "sackok")).union(
     ("id", "ttl", "tos", "df", "mac", "vlan", "if", "in", "out", "tun", "frag", "mf"),
-    ("mtu", "gw", "quote", "qlen"),
+    ("mtu", "gw", "quote", "qlen", "sum"),
 )
 
 

@@ -24,7 +24,7 @@ def service_names(case: Case) -> tuple[str, ...]:
         if service.fwmark is not None:
             names.append(f"fwmark {service.fwmark}")
         else:
-            endpoint = endpoint_text(*service.vip, service.port)
+            endpoint = endpoint_text(*service.vip, service.port) if service.vip else "any"
             names.append(f"{proto_name(service.ip_proto)} {endpoint}")
     return tuple(names)
 

@@ -50,7 +50,7 @@ def frame(case: Case) -> pl.DataFrame:
         "client_lo",
         "client_port",
     )
-    parts = []
+    parts: list[pl.LazyFrame] = []
     for vantage in case.vantages:
         legs = case.connections.legs.filter(pl.col("vantage") == vantage.index)
         flows = (

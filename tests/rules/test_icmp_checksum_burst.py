@@ -1,0 +1,98 @@
+"""icmp-checksum-burst needs a burst, and explains it only by what fits every message."""
+
+from __future__ import annotations
+
+import pytest
+from pcapdiag.rules import icmp_checksum_burst
+from stories import case, cited, marked
+
+from pcapdiag.result import Clean, Finding, NotExamined
+
+SERVICE = """
+0.000 c>s S seq=0 mss=1460 mac=x>d
+0.0001 copy 1 ttl=63 mac=d>rs
+0.002 c>s A seq=1 ack=1 mac=x>d
+0.0021 copy 3 ttl=63 mac=d>rs
+0.003 c2>s S seq=0 mss=1460 mac=x>d
+0.0031 copy 5 ttl=63 mac=d>rs2
+0.004 s>c A seq=1 ack=1 len=1460 mac=rs>x
+"""
+
+
+def burst(count=5, step=1.0, residual=8000, sender="r"):
+    """Return the service's packets and `count` bad messages, `step` seconds apart."""
+    lines = [
+        f"{1 + number * step:.3f} {sender}>s icmp 3/1 quote=7 mac=x>d id={900 + number} "
+        f"sum={residual if isinstance(residual, int) else residual(number)} !"
+        for number in range(count)
+    ]
+    return SERVICE + "\n".join(lines) + "\n"
+
+
+def judge(**texts):
+    """Return the rule's findings, clean verdicts and questions not examined."""
+    outcomes = list(icmp_checksum_burst.check(case(**texts)))
+    return (
+        [item for item in outcomes if isinstance(item, Finding)],
+        [item for item in outcomes if isinstance(item, Clean)],
+        [item for item in outcomes if isinstance(item, NotExamined)],
+    )
+
+
+def test_a_burst_names_its_sender_and_every_frame():
+    """All bad messages are cited, with sender, span and MAC."""
+    texts = {"director": burst()}
+    (finding,), _, _ = judge(**texts)
+    assert cited(finding) == marked(**texts)
+    assert finding.facts["sender"] == "192.0.2.1"
+    assert finding.facts["messages"] == 5
+    assert finding.facts["span_s"] == pytest.approx(4.0)
+    assert finding.facts["residual"] == "0x1f40"
+
+
+def test_a_port_rewrite_is_named_where_the_quote_shows_the_new_port():
+    """80 in the quote and a residual of 80 - 8080: it was 8080 when the sum was made."""
+    (finding,), _, _ = judge(director=burst(residual=(80 - 8080) % 0xFFFF))
+    assert finding.cause.code == "rewrite-without-checksum"
+    assert "source port was rewritten from 8080 to 80" in finding.cause.text
+
+
+def test_different_residuals_are_not_explained():
+    """Corruption leaves another difference each time: nothing is named."""
+    (finding,), _, _ = judge(director=burst(residual=lambda number: 100 + 7 * number))
+    assert finding.cause.code == "corruption"
+    assert finding.cause.text.startswith("unexplained")
+    assert finding.facts["residual"] is None
+
+
+@pytest.mark.parametrize(("count", "step", "found"), [(5, 15.0, 1), (4, 1.0, 0), (5, 15.01, 0)])
+def test_five_within_a_minute_make_a_burst(count, step, found):
+    """Both sides of both thresholds: five messages, sixty seconds."""
+    assert len(judge(director=burst(count, step))[0]) == found
+
+
+def test_senders_are_counted_apart():
+    """Four of one and four of another make no burst."""
+    mixed = burst(4) + burst(4, sender="x").removeprefix(SERVICE)
+    assert judge(director=mixed)[0] == []
+
+
+def test_what_the_capturing_host_sends_itself_is_left_alone():
+    """A realserver's own messages may leave their sum to its network card."""
+    own = """
+0.000 c>s S seq=0 mss=1460 ttl=63 mac=d>rs
+0.001 s>c SA seq=0 ack=1 mss=1460 mac=rs>x
+0.002 c>s A seq=1 ack=1 ttl=63 mac=d>rs
+""" + "".join(f"{n + 1} s>c icmp 3/3 quote=3 mac=rs>x id={n} sum=8000\n" for n in range(5))
+    assert judge(rs1=own)[0] == []
+
+
+def test_good_checksums_are_clean_and_none_at_all_is_not_examined():
+    """Clean counts verified messages; without any the question stays open."""
+    good = burst().replace(" sum=8000 !", "")
+    findings, clean, _ = judge(director=good)
+    assert findings == []
+    assert clean[0].examined.icmp_errors == 5
+    _, clean, not_examined = judge(director=SERVICE)
+    assert clean == []
+    assert "no ICMP message was captured whole" in not_examined[0].reason

@@ -1,0 +1,200 @@
+"""pmtud-blackhole fires where large packets stall for want of a message, and nowhere else."""
+
+from __future__ import annotations
+
+import pytest
+from pcapdiag.rules import pmtud_blackhole
+from stories import case, cited, marked
+
+from pcapdiag.registry import rules
+from pcapdiag.result import Clean, Confidence, Finding, NotExamined
+
+OPEN = """
+0.000 c>s S seq=0 mss=1460 ttl=63 mac=d>rs
+0.001 s>c SA seq=0 ack=1 mss=1460 mac=rs>x
+0.002 c>s A seq=1 ack=1 ttl=63 mac=d>rs
+0.003 c>s PA seq=1 ack=1 len=100 ttl=63 mac=d>rs
+0.004 s>c PA seq=1 ack=101 len={small} mac=rs>x
+0.010 c>s A seq=101 ack={acked} ttl=63 mac=d>rs
+"""
+STALL = """
+0.020 s>c A seq={acked} ack=101 len={large} mac=rs>x !
+0.220 s>c A seq={acked} ack=101 len={large} mac=rs>x
+0.620 s>c A seq={acked} ack=101 len={large} mac=rs>x
+1.420 s>c A seq={acked} ack=101 len={large} mac=rs>x !
+3.000 c>s A seq=100 ack={acked} ttl=63 mac=d>rs
+"""
+AT_DIRECTOR = """
+0.000 c>s S seq=0 mss=1460 mac=x>d
+0.0001 copy 1 ttl=63 mac=d>rs
+0.002 c>s A seq=1 ack=1 mac=x>d
+0.0021 copy 3 ttl=63 mac=d>rs
+0.003 c>s PA seq=1 ack=1 len=100 mac=x>d
+0.0031 copy 5 ttl=63 mac=d>rs
+0.010 c>s A seq=101 ack=401 mac=x>d
+0.0101 copy 7 ttl=63 mac=d>rs
+"""
+
+
+def story(text=OPEN + STALL, small=400, large=1460, **more):
+    """Return the text with its sizes filled in."""
+    return text.format(small=small, acked=small + 1, large=large, **more)
+
+
+def judge(**texts):
+    """Return the rule's findings, clean verdicts and questions not examined."""
+    outcomes = list(pmtud_blackhole.check(case(**texts)))
+    return (
+        [item for item in outcomes if isinstance(item, Finding)],
+        [item for item in outcomes if isinstance(item, Clean)],
+        [item for item in outcomes if isinstance(item, NotExamined)],
+    )
+
+
+def errors(count, mtu, first=1, tail=""):
+    """Return too-big messages to the VIP, one per repetition of a packet quoted as line `first`."""
+    times = [0.03, 0.23, 0.63, 1.43][:count]
+    return "".join(
+        f"{time} r>s icmp 3/4 mtu={mtu} quote={first} mac=x>d id={900 + n} {tail}\n"
+        for n, time in enumerate(times)
+    )
+
+
+def test_a_stall_by_size_with_its_bounds():
+    """The repeated packet is cited, first and last, with the sizes that did and did not pass."""
+    texts = {"rs1": story()}
+    (finding,), _, _ = judge(**texts)
+    assert cited(finding) == marked(**texts)
+    assert finding.facts["direction"] == "to-client"
+    assert finding.facts["smallest_lost"] == 1500
+    assert finding.facts["largest_delivered"] == 440
+    assert finding.facts["stalled_connections"] == 1
+    assert finding.facts["next_hop_mtu"] is None
+
+
+def test_one_connection_without_a_message_is_at_most_low():
+    """A single stall that no message explains may be a peer that went away."""
+    (finding,), _, _ = judge(rs1=story())
+    assert finding.confidence is Confidence.LOW
+
+
+def test_messages_that_reach_the_sender_are_ignored_by_it():
+    """The sender was told 1400 at its own interface and went on with 1500: high confidence."""
+    told = story(OPEN + STALL) + errors(4, 1400, first=7).replace("mac=x>d", "mac=d>rs ttl=60")
+    (finding,), _, _ = judge(rs1=told)
+    assert finding.cause.code == "icmp-ignored-by-sender"
+    assert finding.confidence is Confidence.HIGH
+    assert finding.facts["next_hop_mtu"] == 1400
+
+
+def test_a_bad_checksum_on_every_message_is_the_cause():
+    """Messages that no host accepts leave the sender ignorant."""
+    told = story(OPEN + STALL) + errors(4, 1400, first=7, tail="sum=8000").replace(
+        "mac=x>d", "mac=d>rs ttl=60"
+    )
+    (finding,), _, _ = judge(rs1=told)
+    assert finding.cause.code == "icmp-corrupt"
+
+
+@pytest.mark.parametrize(("mtu", "code"), [(0, "icmp-unusable"), (1500, "icmp-unusable")])
+def test_a_message_that_names_no_smaller_mtu_is_unusable(mtu, code):
+    """An MTU of 0 or of the packet's own size tells a sender nothing."""
+    told = story() + errors(4, mtu, first=7).replace("mac=x>d", "mac=d>rs ttl=60")
+    (finding,), _, _ = judge(rs1=told)
+    assert finding.cause.code == code
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("small packets are lost for other reasons", story(large=536)),
+        (
+            "two sendings are ordinary loss",
+            story().replace("0.620 s>c", "0.620 s2>c").replace("1.420 s>c", "1.420 s2>c"),
+        ),
+        ("without DF routers fragment", story().replace("mac=rs>x", "mac=rs>x df=0")),
+        ("a closed window is probed", story() + "3.1 c>s A seq=101 ack=401 win=0 ttl=63 mac=d>rs"),
+        (
+            "an acknowledgement ends the stall",
+            story() + "3.1 c>s A seq=101 ack=1861 ttl=63 mac=d>rs",
+        ),
+        ("a peer never heard of again may be dead", story().replace("3.000 c>s", "0.011 c>s")),
+    ],
+)
+def test_silent_on(name, text):
+    """No finding for what only looks like a black hole."""
+    findings, _, _ = judge(rs1=text)
+    assert findings == [], name
+
+
+def test_a_refused_packet_is_not_a_lost_one():
+    """Another ICMP error about the stalled packet explains it."""
+    refused = story() + "1.5 r>s icmp 3/10 quote=7 mac=d>rs ttl=60"
+    findings, _, _ = judge(rs1=refused)
+    assert findings == []
+
+
+def test_the_size_threshold_is_exact():
+    """576 bytes must pass everywhere, 577 need not (RFC 791)."""
+    at, above = story(small=100, large=536), story(small=100, large=537)
+    assert judge(rs1=at)[0] == []
+    assert len(judge(rs1=above)[0]) == 1
+
+
+def test_the_same_size_delivered_to_the_same_client_refutes_it():
+    """On a path where 1500 bytes were acknowledged on another connection size is no reason."""
+    other = """
+4.000 c:40001>s S seq=0 mss=1460 ttl=63 mac=d>rs
+4.001 s>c:40001 SA seq=0 ack=1 mss=1460 mac=rs>x
+4.002 c:40001>s A seq=1 ack=1 ttl=63 mac=d>rs
+4.003 c:40001>s PA seq=1 ack=1 len=100 ttl=63 mac=d>rs
+4.004 s>c:40001 A seq=1 ack=101 len=1460 mac=rs>x
+4.010 c:40001>s A seq=101 ack=1461 ttl=63 mac=d>rs
+"""
+    assert judge(rs1=story() + other)[0] == []
+
+
+def test_working_discovery_is_clean():
+    """A sender that shrinks after the message and goes on is reported as examined, in order."""
+    shrinks = story(
+        OPEN
+        + """
+0.020 s>c A seq={acked} ack=101 len={large} mac=rs>x
+0.030 r>s icmp 3/4 mtu=1400 quote=7 mac=d>rs ttl=60
+0.031 s>c A seq={acked} ack=101 len=1360 mac=rs>x
+0.050 c>s A seq=101 ack=1761 ttl=63 mac=d>rs
+"""
+    )
+    findings, clean, _ = judge(rs1=shrinks)
+    assert findings == []
+    assert [item.scope.direction for item in clean] == ["to-client"]
+    assert clean[0].examined.connections == 1
+
+
+def test_small_transfers_say_nothing_about_the_path():
+    """Where nothing large was sent the question is not examined, never clean."""
+    _, clean, not_examined = judge(rs1=story(OPEN))
+    assert clean == []
+    assert {item.scope.direction for item in not_examined} == {"to-client", "to-realserver"}
+    assert any("nothing larger than" in item.reason for item in not_examined)
+
+
+def test_a_dr_director_alone_cannot_see_the_replies():
+    """The missing capture is named with the command that takes it."""
+    _, _, not_examined = judge(director=AT_DIRECTOR)
+    (question,) = [item for item in not_examined if item.scope.direction == "to-client"]
+    assert question.needs == ("a capture on a realserver",)
+    assert question.capture_command is not None
+    assert "203.0.113.10" in question.capture_command
+
+
+def test_every_finding_names_a_remedy_that_can_be_undone():
+    """Remedies come with a check and a way back."""
+    (finding,), _, _ = judge(rs1=story())
+    assert finding.remedies
+    assert all(remedy.check and remedy.undo for remedy in finding.remedies)
+
+
+def test_the_registry_knows_the_rule():
+    """Its id is its file name."""
+    assert "pmtud-blackhole" in rules()
