@@ -216,12 +216,22 @@ def _learns_its_mtu() -> Script:
 
 
 def _stalls() -> Script:
+    """Two full segments vanish, the short last one arrives; after ten seconds the client leaves."""
     script = Script()
     script.open()
     first = script.send(1, MSS)
     script.send(1, MSS)
-    for attempt in range(7):  # 0.2 s doubled: the last after 25 s
-        script.send(1, MSS, seq=first, after=0.2 * 2**attempt)
+    last = script.send(1, 300, PSH | ACK)
+    script.send(0, ack=first, sack=(last, last + 300), after=RTT_S)
+    wait, gives_up = 0.2, script.at + 10
+    for _ in range(7):  # the last after 25 s
+        if script.at < gives_up < script.at + wait:
+            at = script.at
+            script.send(0, flags=FIN | ACK, after=gives_up - at, ack=first)
+            script.send(1, MSS, seq=first, after=wait - (gives_up - at))
+        else:
+            script.send(1, MSS, seq=first, after=wait)
+        wait *= 2
     return script
 
 
@@ -549,7 +559,7 @@ def generate(path: Path, packets: int, snaplen: int = 262144, seed: int = 1) -> 
             "clients": f"{STALLED_PREFIX}/24",
             "stalled_connections": int((cast.script == STALLS).sum()),
             "smallest_lost": MSS + 52,
-            "largest_delivered": 240 + 52,
+            "largest_delivered": 300 + 52,
         },
     }
 

@@ -93,3 +93,20 @@ def test_the_same_seed_gives_the_same_file(tmp_path: Path) -> None:
         _generate(tmp_path / name, "--seed", seed)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
+
+
+def test_the_fault_is_found_and_no_other(tmp_path: Path) -> None:
+    """The whole program, run on the capture, names the one fault with the sizes that were made."""
+    fault = _generate(tmp_path / "rs1.pcap")["fault"]
+    program = Path(sys.executable).with_name("pcapdiag")
+    run = subprocess.run(
+        [program, "analyze", "--quiet", "--no-html", "--json", "-", "rs1.pcap"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    (finding,) = json.loads(run.stdout)["findings"]
+    assert finding["rule"] == fault["rule"]
+    assert fault["service"] in finding["title"]
+    for name in ("stalled_connections", "smallest_lost", "largest_delivered"):
+        assert finding["facts"][name] == fault[name], name
