@@ -22,12 +22,14 @@ Not this rule
     - Errors about UDP.
     - The connection had not been established as far as the captures show.
 
-Remedy On the host that sent them: accept the service's packets before any rule that asks conntrack,
-or exempt them from tracking; drop INVALID before the REJECT. On a DR or TUN director stateful rules
-for the VIP cannot work.
+Remedy
+    On the host that sent them: accept the service's packets before any rule that asks conntrack, or
+    exempt them from tracking; drop INVALID before the REJECT. On a DR or TUN director stateful
+    rules for the VIP cannot work.
 
-References RFC 1812 section 5.2.7.1; RFC 5461; net/netfilter/nf_conntrack_proto_tcp.c;
-iptables-extensions(8), REJECT; LVS-HOWTO section 35.6.
+References
+    RFC 1812 section 5.2.7.1; RFC 5461; net/netfilter/nf_conntrack_proto_tcp.c;
+    iptables-extensions(8), REJECT; LVS-HOWTO section 35.6.
 """
 
 from __future__ import annotations

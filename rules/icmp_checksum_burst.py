@@ -17,7 +17,7 @@ Evidence
 Not this rule
     - Cut frames (snaplen) and fragments: their checksums cannot be verified, they count as neither.
     - A bad checksum of the *quoted* IP header: harmless, routers change TTLs.
-    - The capturing host's own ICMPv6, whose sum its network card makes.
+    - What the capturing host itself sends: its network card may make the sum later.
     - A single message: noise.
 
 Remedy

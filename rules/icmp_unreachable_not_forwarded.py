@@ -4,11 +4,12 @@ Symptom
     Realservers keep sending to clients that are gone, or keep their packet size although a router
     told them to shrink; routers keep sending errors to the VIP, one for each packet they drop.
 
-Mechanism An error about a realserver's packet is addressed to the VIP, hence to the director. ip_vs
-looks at types 3, 4 and 11 (and all ICMPv6 errors), finds the connection by the quoted packet and
-hands the error on: unchanged to the realserver's MAC (DR), in a tunnel (TUN), or with the outer
-destination and the quoted source translated (NAT). It sits in LOCAL_IN behind the filter table, so
-that an INPUT rule removes the error before ip_vs sees it; an OUTPUT rule removes it after.
+Mechanism
+    An error about a realserver's packet is addressed to the VIP, hence to the director. ip_vs looks
+    at types 3, 4 and 11 (and all ICMPv6 errors), finds the connection by the quoted packet and
+    hands the error on: unchanged to the realserver's MAC (DR), in a tunnel (TUN), or with the outer
+    destination and the quoted source translated (NAT). It sits in LOCAL_IN behind the filter table,
+    so that an INPUT rule removes the error before ip_vs sees it; an OUTPUT rule removes it after.
 
 Evidence
     The error arriving at the director, and nothing like it leaving, in a capture that shows other

@@ -5,11 +5,13 @@ Symptom
     Sockets of the sender pile up with unacknowledged data (FIN_WAIT1 at realservers). Only clients
     behind some links are hit: tunnels, DSL, VPNs.
 
-Mechanism A sender sets "don't fragment" and learns the path MTU from the ICMP message of the hop
-that could not pass the packet on (3/4, or ICMPv6 type 2). In an LVS cluster that message is
-addressed to the VIP, hence to the director, which must hand it to the realserver that owns the
-connection. Where it is filtered, swallowed, broken or ignored, the sender repeats the same large
-packet with doubling intervals (0.2, 0.4, 0.8 ... s) until it gives up after about 15 minutes.
+Mechanism
+    A sender sets "don't fragment" and learns the path MTU from the ICMP message of the hop that
+    could not pass the packet on (3/4, or ICMPv6 type 2). In an LVS cluster that message is
+    addressed to the VIP, hence to the director, which must hand it to the realserver that owns the
+    connection. Where it is filtered, swallowed, broken or ignored, the sender repeats the same
+    large packet with doubling intervals (0.2, 0.4, 0.8 ... s) until it gives up after about 15
+    minutes.
 
 Evidence
     The same sequence number sent at least three times, after at least two timeouts, with one large

@@ -4,11 +4,12 @@ Symptom
     The service fails for everybody behind one router, or one realserver's answers come from the
     wrong address, minutes after it worked. It mends itself after five minutes and comes back.
 
-Mechanism A host that forwards a packet out of the interface it came in on tells its sender of the
-shorter way (RFC 1812 section 5.2.7.2). In one-arm LVS-NAT the director does so to its realservers:
-an obedient one sends its answers past the director, untranslated. Old DR kernels, proxies and
-layer-3 switches do so to the router in front, which then sends the VIP's packets straight to one
-realserver. Linux caches what it obeyed for 300 seconds.
+Mechanism
+    A host that forwards a packet out of the interface it came in on tells its sender of the shorter
+    way (RFC 1812 section 5.2.7.2). In one-arm LVS-NAT the director does so to its realservers: an
+    obedient one sends its answers past the director, untranslated. Old DR kernels, proxies and
+    layer-3 switches do so to the router in front, which then sends the VIP's packets straight to
+    one realserver. Linux caches what it obeyed for 300 seconds.
 
 Evidence
     The redirect, who sent it, whom it told, and the MAC that later frames to the same destination
@@ -20,9 +21,10 @@ Not this rule
     - IPVS in DR and TUN sends none itself, whatever send_redirects says.
     - A redirect that is not forwarded to a realserver: IPVS leaves it to the director, rightly.
 
-Remedy send_redirects=0 for `all` and for every interface of the director (OR decides);
-accept_redirects=0 and a flushed route cache on whoever obeyed; a static route where the shorter way
-is wanted.
+Remedy
+    send_redirects=0 for `all` and for every interface of the director (OR decides);
+    accept_redirects=0 and a flushed route cache on whoever obeyed; a static route where the shorter
+    way is wanted.
 
 References
     RFC 792; RFC 1122 section 3.2.2.2; RFC 1812 sections 4.3.3.2 and 5.2.7.2; ip_rt_send_redirect in
