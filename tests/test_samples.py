@@ -294,8 +294,9 @@ def test_a_sample_is_complete(folder):
     readme = (folder / "README.md").read_text()
     assert truth["look_at"]
     assert all(f"| {item['file']} | {item['frames'][0]}" in readme for item in truth["look_at"])
-    assert all(f"={'samples'}/{folder.name}/{name}" in readme for name in files)
+    assert all(f"=samples/{folder.name}/{name}" in readme for name in files)
     assert all(f"`{entry['id']}`" in readme for entry in truth["must_report"])
+    assert f"[{folder.name}]({folder.name}/)" in (SAMPLES / "README.md").read_text()
 
 
 def test_every_maker_makes_the_same_bytes_again():
