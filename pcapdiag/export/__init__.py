@@ -1,1 +1,1 @@
-"""TODO"""
+"""Tables to files."""

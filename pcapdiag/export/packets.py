@@ -1,0 +1,156 @@
+"""The decoded table of one capture, side tables joined, addresses in text, as CSV or Parquet.
+
+Columns are those of schema.py, in its order, with these differences: an address is one text column
+(`src` for `src_hi` and `src_lo`), a MAC is text, `decode_note` is names with ";" between, and what
+has several rows per packet (SACK blocks, VRRP addresses, synchronised connections) is joined with
+",". Names that two tables share carry the table's name before them.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from pcapdiag import schema
+from pcapdiag.addresses import endpoint_text, ip_texts, mac_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from pcapdiag.decode.packets import Decoded
+
+_MACS: Final = frozenset({"eth_src", "eth_dst", "sender_mac", "target_mac"})
+_PREFIXED: Final = {"tunnels": "tunnel_", "arp": "arp_", "vrrp": "vrrp_"}
+"""Tables whose plain names (kind, op, version) say too little in a wide table."""
+
+_SAYS_ITSELF: Final = ("outer_", "tunnel_")
+
+
+def join(decoded: Decoded) -> pl.DataFrame:
+    """Return one row a frame with everything that was decoded of it, in file order."""
+    table = _readable(decoded.packets).with_row_index("row")
+    for side in (
+        _named(decoded.tunnels, "tunnels"),
+        _sacks(decoded.sacks),
+        _readable(decoded.icmp),
+        _named(decoded.arp.drop("eth_src"), "arp"),
+        _vrrp(decoded.vrrp),
+        _synchronised(decoded.ipvs_sync),
+    ):
+        table = table.join(side, on="row", how="left", maintain_order="left")
+    return table.drop("row")
+
+
+def write_csv(decoded: Decoded, path: str) -> None:
+    """Write the joined table as CSV with a header line; empty is null. `path` is replaced whole."""
+    _replace(path, join(decoded).write_csv)
+
+
+def write_parquet(decoded: Decoded, path: str) -> None:
+    """Write the joined table as Parquet (zstd). `path` is replaced whole."""
+    _replace(path, join(decoded).write_parquet)
+
+
+def _replace(path: str, write: Callable[[str], object]) -> None:
+    """Write beside `path` and rename, so that a failure leaves the old file."""
+    target = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=target.parent or Path(), prefix=f".{target.name}.")
+    os.close(handle)
+    try:
+        write(temporary)
+        Path(temporary).replace(target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _readable(table: pl.DataFrame) -> pl.DataFrame:
+    """Return a table with addresses, MACs and notes in text."""
+    columns: list[pl.Series] = []
+    for name in table.columns:
+        series = table[name]
+        if name.endswith("_hi"):
+            columns.append(_addresses(name.removesuffix("_hi"), series, table[f"{name[:-3]}_lo"]))
+        elif name.endswith("_lo"):
+            continue
+        elif name in _MACS:
+            columns.append(_distinct(series, mac_text))
+        elif name == "decode_note":
+            columns.append(_distinct(series, schema.note_names))
+        else:
+            columns.append(series)
+    return pl.DataFrame(columns)
+
+
+def _addresses(name: str, hi: pl.Series, lo: pl.Series) -> pl.Series:
+    pairs = pl.DataFrame({"hi": hi, "lo": lo})
+    known = pairs.unique(maintain_order=True).drop_nulls()
+    texts = ip_texts(known["hi"].to_numpy(), known["lo"].to_numpy())
+    known = known.with_columns(pl.Series(name, texts, dtype=pl.String))
+    return pairs.join(known, on=["hi", "lo"], how="left", maintain_order="left")[name]
+
+
+def _distinct(series: pl.Series, text: Callable[[int], str]) -> pl.Series:
+    """Return each distinct value in text; a column has few of them."""
+    values = series.unique().drop_nulls()
+    texts = pl.Series([text(int(value)) for value in values], dtype=pl.String)
+    return series.replace_strict(values, texts, default=None, return_dtype=pl.String)
+
+
+def _named(table: pl.DataFrame, name: str) -> pl.DataFrame:
+    prefix = _PREFIXED[name]
+    readable = _readable(table)
+    return readable.rename(
+        {
+            column: f"{prefix}{column}"
+            for column in readable.columns
+            if column not in {"row", "overhead"} and not column.startswith(_SAYS_ITSELF)
+        }
+    ).drop("tunnel_kind", "tunnel_depth", strict=False)
+
+
+def _sacks(sacks: pl.DataFrame) -> pl.DataFrame:
+    return (
+        sacks.sort("row", "block")
+        .group_by("row", maintain_order=True)
+        .agg(
+            pl.col("left").cast(pl.String).str.join(",").alias("tcp_sack_left"),
+            pl.col("right").cast(pl.String).str.join(",").alias("tcp_sack_right"),
+        )
+    )
+
+
+def _vrrp(vrrp: pl.DataFrame) -> pl.DataFrame:
+    readable = _named(vrrp, "vrrp")
+    return readable.group_by("row", maintain_order=True).agg(
+        pl.col("vrrp_version", "vrrp_vrid", "vrrp_priority").first(),
+        pl.col("vrrp_virtual").drop_nulls().str.join(",").alias("vrrp_addresses"),
+    )
+
+
+def _synchronised(sync: pl.DataFrame) -> pl.DataFrame:
+    """Return per datagram its connections: "tcp-number client virtual real method", "," between."""
+    texts = [
+        " ".join(
+            (
+                str(row["proto"]),
+                *(
+                    endpoint_text(row[f"{end}_hi"], row[f"{end}_lo"], row[f"{end}_port"])
+                    for end in ("client", "virtual", "real")
+                    if row[f"{end}_hi"] is not None
+                ),
+                row["method"] or "",
+            )
+        )
+        for row in sync.iter_rows(named=True)
+    ]
+    return (
+        sync.select("row", "sync_id")
+        .with_columns(pl.Series("ipvs_sync", texts, dtype=pl.String))
+        .group_by("row", maintain_order=True)
+        .agg(pl.col("sync_id").first(), pl.col("ipvs_sync").str.join(","))
+    )
