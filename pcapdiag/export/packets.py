@@ -80,7 +80,7 @@ def _readable(table: pl.DataFrame) -> pl.DataFrame:
         elif name in _MACS:
             columns.append(_distinct(series, mac_text))
         elif name == "decode_note":
-            columns.append(_distinct(series, schema.note_names))
+            columns.append(_distinct(series.replace(0, None), schema.note_names))
         else:
             columns.append(series)
     return pl.DataFrame(columns)
