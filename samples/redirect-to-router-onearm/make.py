@@ -26,9 +26,8 @@ the better way to the client is 10.1.0.1, the router.
 The realservers obey. From the next packet to that client on they send to the router's MAC, with
 their own address as source, for nobody translates it back to the VIP any more. The client answers a
 segment from 10.1.0.11 or 10.1.0.12, which it never heard of, with a reset, and waits for the VIP.
-New connections of that client fail likewise: their SYN-ACK takes the short way. After nine
-redirects to a realserver Linux sends no more while the traffic goes on, so later clients are
-spared.
+A new connection of such a client fails likewise: its SYN-ACK takes the short way. Connections that
+were over by then are in order.
 """
 
 
