@@ -198,10 +198,10 @@ def _readme(lab: Lab, truth: dict[str, Any], story: str) -> str:
     if demanded:
         lines += [f"Must be reported: {', '.join(demanded)}. Nothing else is wrong here.", ""]
     else:
-        lines += ["Nothing is wrong here, and nothing may be reported.", ""]
+        lines += ["Nothing is wrong here, and nothing need be reported.", ""]
     if truth["may_report"]:
         allowed = ", ".join(f"`{item['id']}`" for item in truth["may_report"])
-        lines += [f"Allowed, too: {allowed}.", ""]
+        lines += [f"May be reported, too: {allowed}.", ""]
     inputs = [f"{item.vantage}=samples/{lab.sample}/{item.file}" for item in lab.captures]
     lines += ["```", " \\\n    ".join(["pcapdiag analyze", *inputs]), "```", ""]
     lines += [f"Made by `python samples/make.py {lab.sample}`; `truth.json` holds what is so.", ""]
