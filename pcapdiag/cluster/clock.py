@@ -38,6 +38,9 @@ TIMESTAMP_NOISE_NS: Final = 200_000
 """By how much bounds may contradict each other: frames are stamped in batches, behind the NIC's
 interrupt moderation and GRO, some tens of microseconds late."""
 
+RESOLUTION_NS: Final = 1_000
+"""What classic pcap files cut off each time: no bound is tighter."""
+
 SAME_WIRE_NS: Final = 1_000_000
 """Longest way of a frame that two captures show with one TTL: they are on one link."""
 
@@ -423,7 +426,7 @@ def _fit(bounds: _Bounds, name: str) -> _Fit:
             " runs unevenly"
         )
         return _Fit(None, None, 0, middle, reason)
-    error = max((high - low + 1) // 2, (low - high), 0)
+    error = max((high - low + 1) // 2, (low - high), RESOLUTION_NS)
     reason = f"{shared}, offset within {error / 1e6:.3f} ms"
     if drift:
         reason += f", drift {drift / 1000:.1f} ppm"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag.cluster import macs
-from pcapdiag.cluster.services import ENCAPSULATION_OF
+from pcapdiag.cluster.tunnelling import ENCAPSULATION_OF
 from pcapdiag.schema import LEG_KINDS, conform
 
 if TYPE_CHECKING:
@@ -504,7 +504,7 @@ def _host_of_mac(
     if found is not None and (found[0] is None or macs.is_v4(found[0]) == macs.is_v4(spoken)):
         return found
     own = macs.addresses_of(topology.observed.macs, mac, spoken)
-    others = own - {item.vip for item in topology.services if item.method}
+    others = own - topology.virtual_addresses
     name = None if found is None else found[1]
     if spoken in others:
         return spoken, name

@@ -194,7 +194,11 @@ def _towards_realserver() -> tuple[pl.Expr, pl.Expr]:
         .otherwise(pl.lit("realserver-not-known"))
     )
     by_route = (
-        pl.when(reached.is_null())
+        pl.when(reached.is_null() & pl.col("seen_right"))
+        .then(pl.lit("egress"))
+        .when(reached.is_null() & pl.col("seen_wrong") & pl.col("realserver_name").is_not_null())
+        .then(pl.lit("seen-at-another-realserver"))
+        .when(reached.is_null())
         .then(pl.lit("realserver-not-known"))
         .when(~reached & pl.col("to_name").is_null())
         .then(pl.lit("left-otherwise"))

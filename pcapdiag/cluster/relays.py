@@ -12,6 +12,7 @@ import polars as pl
 from pcapdiag.cluster.coverage import MARGIN_NS
 from pcapdiag.cluster.macs import INITIAL_TTLS
 from pcapdiag.protocols import ICMP_ERRORS_FORWARDED_BY_IPVS, ICMPV6_ERROR_LIMIT
+from pcapdiag.schema import PLACES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +88,7 @@ def _passed(sights: pl.DataFrame) -> pl.DataFrame:
     `stray`: it was only seen on its way to a host that is none of the director's MACs. Where one
     director was captured as several vantages, it may come in at one and leave at another.
     """
+    sights = _with_unclear_exits(sights)
     kept = ("row", "time_ns", "ttl", "eth_src", "eth_dst", "translated", "tunnelled", *_DETAILS)
     keys = list(_KEY)
     arrived = sights.filter(pl.col("place") == "in").unique(keys, keep="first", maintain_order=True)
@@ -123,6 +125,34 @@ def _passed(sights: pl.DataFrame) -> pl.DataFrame:
     return both.with_columns(
         pl.when(pl.col("elsewhere").not_()).then("out_row").alias("out_row_here"),
         pl.col("out_row").is_not_null().alias("left"),
+    )
+
+
+def _with_unclear_exits(sights: pl.DataFrame) -> pl.DataFrame:
+    """Call a sight "out" that must be one, though it is not known whose MAC it left from.
+
+    It has a lower TTL, a translated quote or a tunnel header beside the sight that came in.
+    """
+    came = sights.filter(pl.col("place") == "in").unique(list(_KEY), keep="first")
+    beside = sights.join(
+        came.select(
+            *_KEY,
+            pl.col("ttl").alias("came_ttl"),
+            pl.col("translated").alias("came_translated"),
+            pl.col("tunnelled").alias("came_tunnelled"),
+        ),
+        on=list(_KEY),
+        how="left",
+        maintain_order="left",
+    )
+    changed = (
+        (pl.col("ttl") < pl.col("came_ttl"))
+        | (pl.col("translated") != pl.col("came_translated"))
+        | (pl.col("tunnelled") & ~pl.col("came_tunnelled"))
+    ).fill_null(False)
+    place = pl.when((pl.col("place") == "at") & changed).then(pl.lit("out", PLACES))
+    return beside.with_columns(place.otherwise("place").alias("place")).drop(
+        "came_ttl", "came_translated", "came_tunnelled"
     )
 
 

@@ -10,17 +10,17 @@ import polars as pl
 
 from pcapdiag.addresses import ip_text, mac_text
 from pcapdiag.cluster import macs
+from pcapdiag.cluster.evidence import claimants
 from pcapdiag.cluster.macs import INITIAL_TTLS, LOWEST_FORWARDED_TTL
 from pcapdiag.cluster.parts import HostInfo, Role, VantageRole
-from pcapdiag.cluster.services import claimants
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from collections.abc import Set as AbstractSet
 
+    from pcapdiag.cluster.evidence import Evidence
     from pcapdiag.cluster.observed import Observed
     from pcapdiag.cluster.parts import Address
-    from pcapdiag.cluster.services import Evidence
     from pcapdiag.flows.vantage import VantageTables
     from pcapdiag.site import Site, SiteHost
 
@@ -224,7 +224,7 @@ def _cast_vantage(
                 f"labelled {label}, but its packets show a router: {reason}",
             )
     asked = _asks_for_a_vip(observed, evidence, mine)
-    if label == "director" and asked is not None and found != "director":
+    if label == "director" and asked is not None and not (found == "director" and proven):
         return VantageRole(
             name,
             "unknown",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
 
-    from pcapdiag.cluster.services import Evidence
+    from pcapdiag.cluster.evidence import Evidence
     from pcapdiag.flows.vantage import VantageTables
     from pcapdiag.site import Site
 
@@ -37,6 +37,8 @@ class Topology:
 
     roles: one a vantage, in order. hosts: each MAC belongs to at most one. services: those that
     tables mean by index. vantage_macs: per vantage the MACs of the capturing host, where known.
+    director_addresses: what directors speak from themselves; no client has one. virtual_addresses:
+    VIPs of which more is known than that someone connected.
     notes: one sentence each, for the report.
     """
 
@@ -48,6 +50,7 @@ class Topology:
     vantage_macs: tuple[frozenset[int], ...] = ()
     client_macs: frozenset[int] = frozenset()
     director_addresses: frozenset[Address] = frozenset()
+    virtual_addresses: frozenset[Address] = frozenset()
 
     @cached_property
     def _by_mac(self) -> dict[int, HostInfo]:
@@ -94,7 +97,7 @@ class Topology:
             return None
         rest = {
             address
-            for address in host.addresses - {item.vip for item in self.services if item.method}
+            for address in host.addresses - self.virtual_addresses
             if not macs.is_link_local(address)
         }
         return next(iter(rest)) if len(rest) == 1 else None
@@ -148,7 +151,8 @@ def infer(vantages: Sequence[VantageTables], site: Site | None) -> Topology:
         if host.role in {"director", "realserver"}
         for address in host.addresses
     }
-    listed += _unproven(observed, given, known, members)
+    own_addresses |= _gateways(observed, given, own)
+    listed += _unproven(observed, given, known, members | own_addresses)
     notes = list(dict.fromkeys(evidence.notes))
     if observed.links.refused:
         notes.append(
@@ -166,6 +170,7 @@ def infer(vantages: Sequence[VantageTables], site: Site | None) -> Topology:
             mac for mac, (role, _, _) in cast_of.roles.items() if role == "client"
         ),
         director_addresses=frozenset(own_addresses),
+        virtual_addresses=frozenset(evidence.vips()),
     )
 
 
@@ -260,6 +265,23 @@ def _unproven(
             )
         )
     return sorted(listed, key=lambda item: (item.ip_proto, item.vip or (0, 0), item.port or 0))
+
+
+def _gateways(
+    observed: Observed, given: Sequence[VantageRole], own: Sequence[frozenset[int]]
+) -> set[Address]:
+    """Return the addresses from which those who bring realservers their clients speak themselves.
+
+    In LVS-NAT that is the director, where only realservers were captured: its health checks.
+    """
+    inside = [index for index, role in enumerate(given) if role.role == "realserver"]
+    mine = [mac for index in inside for mac in own[index]]
+    rows = observed.macs.sources.filter(
+        pl.col("vantage").is_in(inside) & ~pl.col("mac").is_in(mine)
+    )
+    bringing = rows.filter(pl.col("forwarded") > 0).select("mac").unique()
+    found = rows.filter(pl.col("fresh") > 0).join(bringing, on="mac", how="semi")
+    return set(found.select("hi", "lo").unique().head(macs.MAX_ADDRESSES).iter_rows())
 
 
 def _director_addresses(evidence: Evidence, hosts: Sequence[HostInfo]) -> set[Address]:
