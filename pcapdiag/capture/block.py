@@ -74,7 +74,8 @@ class Block:
             try:
                 count = self._source.readinto(view[self.end :])
             except OSError as error:
-                self.failure = f"reading failed: {error.strerror or error}"
+                reason = f"reading failed: {error.strerror}" if error.strerror else str(error)
+                self.failure = reason
                 count = 0
             self.end += count
             self.at_end = count == 0

@@ -157,7 +157,7 @@ class _Zstd:
     stands for 128 KiB at most.
     """
 
-    _SLICE: Final = 1 << 10
+    _SLICE: Final = 512
 
     def __init__(self) -> None:
         import zstandard  # noqa: PLC0415 - few captures need it

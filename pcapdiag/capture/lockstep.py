@@ -94,7 +94,8 @@ def _walk_chains(layout: Layout, data: NDArray[np.uint8], heads: NDArray[np.int6
         position = int(ends[final])
         # Plainly on to the first head that is a record's start after all.
         while True:
-            chain = int(np.searchsorted(heads, position))
+            # Not the same chain again: it may have been stuck at its very first record.
+            chain = max(final + 1, int(np.searchsorted(heads, position)))
             if chain < len(heads) and heads[chain] == position:
                 break
             limit = int(heads[chain]) if chain < len(heads) else len(data)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pcapdiag.capture.linktype import max_packet_bytes
-from pcapdiag.capture.walk import NO_RECORD
+from pcapdiag.capture.walk import NO_RECORD, thinned
 from pcapdiag.errors import TruncatedHeader, UnknownFormat
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class PcapLayout:
 
         alike = windows(high) == data[model + high]
         alike &= windows(low) == data[model + low]
-        split, offset = np.divmod(np.flatnonzero(alike), width)
+        split, offset = np.divmod(thinned(np.flatnonzero(alike)), width)
         return first + split * spacing + offset
 
     def plausible(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pcapdiag.capture import pcapng_blocks as blocks
-from pcapdiag.capture.walk import NO_RECORD
+from pcapdiag.capture.walk import NO_RECORD, thinned
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +71,7 @@ class PcapngLayout:
         if kind not in blocks.PACKETS:
             kind = blocks.ENHANCED_PACKET
         wanted = np.array([kind], dtype=self._dtype).view(np.uint32)[0]
-        split, offset = np.divmod(np.flatnonzero(windows == wanted), width >> 2)
+        split, offset = np.divmod(thinned(np.flatnonzero(windows == wanted)), width >> 2)
         found: NDArray[np.int64] = first + split * spacing + (offset << 2)
         return found
 

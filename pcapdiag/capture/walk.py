@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+MAX_CANDIDATES: Final = 1 << 18
+"""Places that are looked at more closely in one block: some hundred near every split."""
+
 NO_RECORD: Final = 1 << 40
 """Size of what is no record: more than any block holds, so that one comparison finds both ends."""
 
@@ -63,6 +66,11 @@ class Walk:
     """Size of the record at `end`, where it ends the walk since it does not lie completely within;
     0 where no record can start there; None where not even its header lies within, or where the
     walk ended at its limit."""
+
+
+def thinned(found: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return at most MAX_CANDIDATES of `found`: bounds memory where all bytes look alike."""
+    return found[:: len(found) // MAX_CANDIDATES + 1]
 
 
 def walk_plainly(layout: Layout, data: NDArray[np.uint8], position: int, limit: int) -> Walk:
