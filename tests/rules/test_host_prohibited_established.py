@@ -103,6 +103,6 @@ def test_a_service_without_prohibitions_is_clean_with_its_connections():
     quiet = "\n".join(
         line for line in AT_REALSERVER.format(code="3/10").splitlines() if "icmp" not in line
     )
-    findings, clean, _ = judge(rs1=quiet + "\n9.4 c>s icmp 8/0 mac=d>rs\n")
+    findings, clean, _ = judge(rs1=quiet + "\n9.4 c>s icmp 8/0 mac=d>rs ttl=63\n")
     assert findings == []
     assert [item.examined.connections for item in clean] == [1]
