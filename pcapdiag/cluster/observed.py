@@ -28,6 +28,9 @@ class Observed:
     tunnel, in_src,
         in_dst, out_src, out_dst, outer_src_*, outer_dst_*, packets, flows.
     answers: vantage, flow, mac, packets (macs.answers).
+    spread, tunnel_spread: server addresses whose connections go to several hosts side by side, by
+    MAC
+        (vantage, out_src, resp_hi, resp_lo) and by tunnel end (resp_hi, resp_lo).
     tunnelled: flows seen inside a tunnel: vantage, flow, by_orig, tunnel, outer_src_*,
     outer_dst_*, eth_src,
         eth_dst, packets; first sights and others.
@@ -39,6 +42,8 @@ class Observed:
     paths: pl.DataFrame
     answers: pl.DataFrame
     tunnelled: pl.DataFrame
+    spread: pl.DataFrame
+    tunnel_spread: pl.DataFrame
 
 
 def observe(vantages: Sequence[VantageTables]) -> Observed:
@@ -49,6 +54,14 @@ def observe(vantages: Sequence[VantageTables]) -> Observed:
     ]
     joined = links.find(vantages)
     passed = pl.concat(found)
+    tunnelled = pl.concat(
+        [
+            _tunnelled(vantage).select(pl.lit(index, pl.UInt16).alias("vantage"), pl.all())
+            for index, vantage in enumerate(vantages)
+        ]
+    )
+    routed = passed.filter(pl.col("by_orig") & (pl.col("kind") == "routed"))
+    outer = pl.struct("outer_dst_hi", "outer_dst_lo")
     return Observed(
         links=joined,
         macs=macs.find(vantages),
@@ -60,12 +73,44 @@ def observe(vantages: Sequence[VantageTables]) -> Observed:
                 for index, vantage in enumerate(vantages)
             ]
         ),
-        tunnelled=pl.concat(
-            [
-                _tunnelled(vantage).select(pl.lit(index, pl.UInt16).alias("vantage"), pl.all())
-                for index, vantage in enumerate(vantages)
-            ]
+        tunnelled=tunnelled,
+        spread=_spread(
+            routed.select("vantage", "flow", "out_src", pl.col("out_dst").alias("target")),
+            joined.nodes,
+            ["vantage", "out_src"],
         ),
+        tunnel_spread=_spread(
+            tunnelled.filter("by_orig").select("vantage", "flow", outer.alias("target")),
+            joined.nodes,
+            [],
+        ),
+    )
+
+
+def _spread(ways: pl.DataFrame, nodes: pl.DataFrame, place: list[str]) -> pl.DataFrame:
+    """Return the server addresses whose connections keep to one of several targets each.
+
+    All connections moving from one target to another is no spread: a router does that when its
+    next hop fails. The times in which connections to two of the targets begin must overlap.
+    """
+    where = [*place, "resp_hi", "resp_lo"]
+    return (
+        ways.lazy()
+        .filter(pl.col("target").is_not_null())
+        .unique()
+        .filter(pl.len().over("vantage", "flow") == 1)
+        .join(
+            nodes.lazy().select("vantage", "flow", "resp_hi", "resp_lo", "first_ns"),
+            on=["vantage", "flow"],
+        )
+        .group_by(*where, "target")
+        .agg(pl.col("first_ns").min().alias("first"), pl.col("first_ns").max().alias("last"))
+        .sort("first")
+        .group_by(where)
+        .agg((pl.col("first") < pl.col("last").cum_max().shift(1)).any().alias("together"))
+        .filter("together")
+        .select(where)
+        .collect()
     )
 
 

@@ -54,23 +54,32 @@ def routed(
                 continue
         owner = bool((mine | {forwarder}) & claimed)
         label = labels[index]
-        proven = returns.is_empty() and (len(targets) > 1 or owner)
+        spread = (
+            len(targets) > 1
+            and not observed.spread.filter(
+                (pl.col("vantage") == index)
+                & pl.col("out_src").eq_missing(pl.lit(forwarder, pl.UInt64))
+                & pl.col("resp_hi").eq(address[0])
+                & pl.col("resp_lo").eq(address[1])
+            ).is_empty()
+        )
+        proven = returns.is_empty() and (spread or owner)
         if label == "router":
             proven = proven and owner
         said = label == "director" and (returns.is_empty() or owner)
         if not (proven or said or wanted(site, address, "dr")):
             if label is None and returns.is_empty():
                 evidence.notes.append(
-                    f"packets to {ip_text(*address)} are forwarded one way to a single MAC: a"
+                    f"packets to {ip_text(*address)} are forwarded one way: a"
                     " director or a router; a label (director=...) would settle it"
                 )
             continue
-        spread = f"{len(targets)} MACs" if len(targets) > 1 else "another MAC"
+        where = f"{len(targets)} MACs" if len(targets) > 1 else "another MAC"
         reason = (
-            f"packets to it arrive at {mac_or_host(forwarder)} and leave unchanged for {spread},"
+            f"packets to it arrive at {mac_or_host(forwarder)} and leave unchanged for {where},"
             " and no answer comes back that way"
             if returns.is_empty()
-            else f"packets to it arrive at {mac_or_host(forwarder)} and leave for {spread}"
+            else f"packets to it arrive at {mac_or_host(forwarder)} and leave for {where}"
         )
         for proto, port in part.select("ip_proto", "resp_port").unique().sort(pl.all()).iter_rows():
             found = evidence.service((proto, address, port), "dr", reason)

@@ -39,6 +39,7 @@ def encapsulated(
     leaving = wrapped.filter(pl.col("by_orig") & (pl.col("kind") == "encapsulated"))
     backwards = wrapped.filter(~pl.col("by_orig"))
     answered = _answered_bare(observed)
+    spread = set(observed.tunnel_spread.iter_rows())
     for address, part in by_address(leaving, "vantage"):
         index = part.item(0, "vantage")
         returns = backwards.filter(
@@ -49,7 +50,7 @@ def encapsulated(
         relays = set(part.get_column("out_src").drop_nulls().to_list())
         ends = _outer(part, "outer_dst")
         proven = returns.is_empty() and (
-            len(ends) > 1 or bool(relays & claimants(observed, address)) or address in answered
+            address in spread or bool(relays & claimants(observed, address)) or address in answered
         )
         if not (proven or labels[index] == "director" or wanted(site, address, "tun")):
             continue
@@ -72,10 +73,11 @@ def tunnelled(observed: Observed, labels: Sequence[str | None], evidence: Eviden
     both = seen.filter(~pl.col("by_orig")).select("resp_hi", "resp_lo").unique()
     one_way = seen.filter(pl.col("by_orig")).join(both, on=["resp_hi", "resp_lo"], how="anti")
     answered = _answered_bare(observed)
+    spread = set(observed.tunnel_spread.iter_rows())
     for address, part in by_address(one_way):
         ends = _outer(part, "outer_dst")
         labelled = {labels[index] for index in part.get_column("vantage").unique().to_list()}
-        if not (len(ends) > 1 or address in answered or labelled & {"director", "realserver"}):
+        if not (address in spread or address in answered or labelled & {"director", "realserver"}):
             continue
         _tunnel_services(evidence, part, address, ends, "are seen inside")
         evidence.director_addresses |= _outer(part, "outer_src")
