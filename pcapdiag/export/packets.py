@@ -8,9 +8,6 @@ has several rows per packet (SACK blocks, VRRP addresses, synchronised connectio
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -46,26 +43,13 @@ def join(decoded: Decoded) -> pl.DataFrame:
 
 
 def write_csv(decoded: Decoded, path: str) -> None:
-    """Write the joined table as CSV with a header line; empty is null. `path` is replaced whole."""
-    _replace(path, join(decoded).write_csv)
+    """Write the joined table as CSV with a header line; empty is null."""
+    join(decoded).write_csv(path)
 
 
 def write_parquet(decoded: Decoded, path: str) -> None:
-    """Write the joined table as Parquet (zstd). `path` is replaced whole."""
-    _replace(path, join(decoded).write_parquet)
-
-
-def _replace(path: str, write: Callable[[str], object]) -> None:
-    """Write beside `path` and rename, so that a failure leaves the old file."""
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent or Path(), prefix=f".{target.name}.")
-    os.close(handle)
-    try:
-        write(temporary)
-        Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write the joined table as Parquet (zstd)."""
+    join(decoded).write_parquet(path)
 
 
 def _readable(table: pl.DataFrame) -> pl.DataFrame:

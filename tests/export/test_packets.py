@@ -66,21 +66,6 @@ def test_both_forms_hold_the_same(tmp_path):
     assert rows[6]["time_ns"] == ""
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    """The file is replaced whole or not at all."""
-    target = tmp_path / "p.csv"
-    target.write_text("old")
-
-    def fail(*_args):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(pl.DataFrame, "write_csv", fail)
-    with pytest.raises(OSError, match="disk full"):
-        packets.write_csv(TRACE.decoded(), str(target))
-    assert target.read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["p.csv"]
-
-
 @pytest.mark.needs("tshark")
 def test_tshark_reads_the_same_addresses_and_ports(tmp_path):
     """An independent reader agrees on who spoke to whom."""
