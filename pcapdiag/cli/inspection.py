@@ -11,7 +11,7 @@ import polars as pl
 from pcapdiag.addresses import endpoint_text, ip_text, mac_text
 from pcapdiag.protocols import EtherType, icmp_name, proto_name
 from pcapdiag.schema import DecodeNote
-from pcapdiag.site import METHODS, ROLES, Site, SiteHost, SiteService
+from pcapdiag.site import METHODS, ROLES, Address, Site, SiteHost, SiteService
 from pcapdiag.text import clean
 
 if TYPE_CHECKING:
@@ -232,16 +232,27 @@ def _service(service: ServiceInfo) -> ServiceSummary:
     return ServiceSummary(
         name=_service_name(service),
         method=f"{method} ({service.encapsulation})" if service.encapsulation else method,
-        realservers=tuple(ip_text(*address) for address in sorted(service.realservers)),
+        realservers=tuple(endpoint_text(hi, lo, port) for (hi, lo), port in _realservers(service)),
         reason=service.reason,
     )
 
 
 def _service_name(service: ServiceInfo) -> str:
+    mark = f"fwmark {service.fwmark}" if service.fwmark is not None else ""
+    if service.vip is None:
+        return mark or "any address"
     vip_hi, vip_lo = service.vip
     place = endpoint_text(vip_hi, vip_lo, service.port)
-    mark = f" fwmark {service.fwmark}" if service.fwmark is not None else ""
-    return f"{proto_name(service.ip_proto)} {place}{mark}"
+    return f"{proto_name(service.ip_proto)} {place} {mark}".rstrip()
+
+
+def _realservers(service: ServiceInfo) -> tuple[tuple[Address, int | None], ...]:
+    """Return the realservers with the ports that NAT gives them, None where it is the service's."""
+    ports: dict[Address, list[int | None]] = {address: [] for address in service.realservers}
+    for address, port in sorted(service.realserver_ports):
+        if port != service.port:
+            ports.setdefault(address, []).append(port)
+    return tuple((address, port) for address in sorted(ports) for port in ports[address] or [None])
 
 
 def _host(host: HostInfo) -> HostSummary:
@@ -268,7 +279,7 @@ def site_of(topology: Topology) -> Site:
                 fwmark=service.fwmark,
                 method=service.method if service.method in METHODS else None,
                 encapsulation=service.encapsulation,
-                realservers=tuple((address, None) for address in sorted(service.realservers)),
+                realservers=_realservers(service),
             )
             for service in topology.services
         ),

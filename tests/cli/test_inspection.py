@@ -138,12 +138,33 @@ def _topology():
         realservers=frozenset({pack_ip("192.0.2.12"), pack_ip("192.0.2.11")}),
         reason="outer headers",
     )
+    nat = ServiceInfo(
+        ip_proto=6,
+        vip=pack_ip("2001:db8::10"),
+        port=80,
+        fwmark=None,
+        method="nat",
+        encapsulation=None,
+        realservers=frozenset({pack_ip("2001:db8::b"), pack_ip("2001:db8::a")}),
+        reason="rewritten addresses",
+        realserver_ports=frozenset({(pack_ip("2001:db8::a"), 8080), (pack_ip("2001:db8::b"), 80)}),
+    )
+    marked = ServiceInfo(
+        ip_proto=6,
+        vip=None,
+        port=None,
+        fwmark=7,
+        method=None,
+        encapsulation=None,
+        realservers=frozenset(),
+        reason="site.toml",
+    )
     hosts = (
         host("rs1", "realserver", "192.0.2.11", 0x11),
         host("rs1", "realserver", "192.0.2.21", 0x12),
         host("odd name", "unknown", "192.0.2.99", 0x13),
     )
-    return Topology(roles=(), hosts=hosts, services=(service,), notes=(), observed=None)
+    return Topology(roles=(), hosts=hosts, services=(service, nat, marked), notes=(), observed=None)
 
 
 def test_what_was_inferred_is_a_site_that_can_be_read_again():
@@ -156,10 +177,28 @@ def test_what_was_inferred_is_a_site_that_can_be_read_again():
         (pack_ip("192.0.2.11"), None),
         (pack_ip("192.0.2.12"), None),
     )
+    assert read.services[1].realservers == (
+        (pack_ip("2001:db8::a"), 8080),
+        (pack_ip("2001:db8::b"), None),
+    )
+    assert (read.services[2].fwmark, read.services[2].vip) == (7, None)
     assert [(host.name, host.role) for host in read.hosts] == [
         ("odd name", None),
         ("rs1", "realserver"),
     ]
     assert read.hosts[1].macs == (0x11, 0x12)
     assert "# tcp 203.0.113.10:80: outer headers\n" in text
+    assert "# fwmark 7: site.toml\n" in text
     assert "# rs1: why rs1 is\n" in text
+
+
+def test_services_and_hosts_are_named_as_a_reader_writes_them():
+    """Endpoints have ports only where they differ from the service's, methods their tunnel."""
+    topology = _topology()
+    tun, nat, marked = (inspection._service(service) for service in topology.services)
+    assert (tun.name, tun.method) == ("tcp 203.0.113.10:80", "tun (ipip)")
+    assert (nat.name, nat.realservers) == (
+        "tcp [2001:db8::10]:80",
+        ("[2001:db8::a]:8080", "2001:db8::b"),
+    )
+    assert (marked.name, marked.method, marked.realservers) == ("fwmark 7", "unknown", ())
