@@ -13,6 +13,7 @@ from pcapdiag.capture.notes import Notes
 from pcapdiag.capture.source import STDIN, FileSource
 from pcapdiag.errors import TruncatedHeader, UnknownFormat, UnreadableCapture
 from pcapdiag.schema import DecodeNote
+from pcapdiag.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -233,7 +234,7 @@ def _unknown(head: bytes) -> str:
     if known and "`" in known:
         return f"{known}. {_SUPPORTED}"
     if known is None and all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
-        return f'text ("{head.decode().strip()[:12]}..."), not a capture. {_SUPPORTED}'
+        return f'text ("{clean(head.decode())}..."), not a capture. {_SUPPORTED}'
     first = head[:8].hex(" ")
     what = known or "not a capture format that is known"
     return (
