@@ -20,27 +20,57 @@ Rows = np.ndarray[Any, np.dtype[np.int64]]
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
-def values(frame: pl.DataFrame, name: str, fill: int = 0) -> NDArray[Any]:
-    """Return column `name` with `fill` for null, in the column's own dtype; may be read-only."""
-    column = frame.get_column(name)
-    if column.null_count():
-        column = column.fill_null(fill)
-    return column.to_numpy()
+class Columns:
+    """A frame's columns as numpy arrays, each made once; arrays may be read-only."""
 
+    def __init__(self, frame: pl.DataFrame) -> None:
+        """Take columns from `frame` as they are asked for."""
+        self.frame = frame
+        self._made: dict[tuple[str, object], NDArray[Any]] = {}
 
-def present(frame: pl.DataFrame, name: str) -> NDArray[np.bool_]:
-    """Return where column `name` is not null."""
-    column = frame.get_column(name)
-    if not column.null_count():
-        return np.ones(len(column), np.bool_)
-    if column.null_count() == len(column):
-        return np.zeros(len(column), np.bool_)
-    return column.is_not_null().to_numpy()
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.frame)
 
+    def _column(self, name: str) -> pl.Series:
+        column = self.frame.get_column(name)
+        return column if column.n_chunks() == 1 else column.rechunk()
 
-def flags(frame: pl.DataFrame, name: str, *, fill: bool) -> NDArray[np.bool_]:
-    """Return a Boolean column with `fill` for null."""
-    return frame.get_column(name).fill_null(fill).to_numpy()
+    def values(self, name: str, fill: int | bool = 0) -> NDArray[Any]:
+        """Return a column with `fill` for null, in its own dtype; an Enum as its codes."""
+        key = (name, fill)
+        if key not in self._made:
+            column = self._column(name)
+            if isinstance(column.dtype, pl.Enum):
+                column = column.to_physical()
+            filled = column.fill_null(fill) if column.null_count() else column
+            self._made[key] = filled.to_numpy()
+        return self._made[key]
+
+    def present(self, name: str) -> NDArray[np.bool_]:
+        """Return where a column is not null."""
+        key = (name, "present")
+        if key not in self._made:
+            column = self._column(name)
+            if not column.null_count():
+                mask = np.ones(len(column), np.bool_)
+            elif column.null_count() == len(column):
+                mask = np.zeros(len(column), np.bool_)
+            else:
+                mask = column.is_not_null().to_numpy()
+            self._made[key] = mask
+        return self._made[key]
+
+    def complete(self, name: str) -> bool:
+        """Return whether a column has no null."""
+        return not self.frame.get_column(name).null_count()
+
+    def uniform(self, name: str) -> bool:
+        """Return whether a column holds one value only, null counting as 0."""
+        if self.frame.get_column(name).null_count() == len(self):
+            return True
+        held = self.values(name)
+        return bool((held == held[0]).all())
 
 
 def nullable(name: str, array: NDArray[Any], known: NDArray[np.bool_] | None) -> pl.Series:

@@ -9,16 +9,15 @@ import numpy as np
 
 from pcapdiag.capture.frames import NO_TIME
 from pcapdiag.flows import incarnations
-from pcapdiag.flows.arrays import previous, starts_of, values
-from pcapdiag.flows.five_tuple import endpoint_keys, order_by
+from pcapdiag.flows.arrays import previous, starts_of
+from pcapdiag.flows.five_tuple import order_by
 from pcapdiag.flows.sides import Sides, arrange
 from pcapdiag.protocols import TcpFlag
 
 if TYPE_CHECKING:
-    import polars as pl
     from numpy.typing import NDArray
 
-    from pcapdiag.flows.arrays import Rows
+    from pcapdiag.flows.arrays import Columns, Rows
     from pcapdiag.flows.five_tuple import Keys
 
 _ENDS: Final = np.uint16(TcpFlag.FIN | TcpFlag.RST)
@@ -42,27 +41,26 @@ class Conversations:
     """When it ended; NO_TIME: unknown."""
 
 
-def find(packets: pl.DataFrame, keys: Keys, rows: Rows) -> Conversations:
+def find(packets: Columns, keys: Keys, rows: Rows) -> Conversations:
     """Group the packets in `rows` (ascending; first sights with ports)."""
     everything = len(rows) == len(packets)
     order, tuples = order_by(
         keys.tuple_key if everything else keys.tuple_key[rows], None if everything else rows
     )
-    flags, seq = values(packets, "tcp_flags")[order], values(packets, "tcp_seq")
-    by_second = keys.sent_by_second[order]
-    ack = values(packets, "tcp_ack")
+    flags, by_second = packets.values("tcp_flags")[order], keys.sent_by_second[order]
+    seq, ack = packets.values("tcp_seq"), packets.values("tcp_ack")
     shakes = incarnations.Handshakes.among(order, tuples, flags, by_second, seq, ack)
     reused = incarnations.new_flows(shakes, order, tuples, flags, by_second, seq)
     starts = np.union1d(tuples, reused) if len(reused) else tuples
     first = order[starts]
-    opened, source = incarnations.originators(shakes, starts, by_second, _endpoints(packets, first))
+    opened, source = incarnations.originators(shakes, starts, by_second, packets, first)
 
     number = _numbers(first, len(packets))
     by_responder = by_second != np.repeat(opened, np.diff(starts, append=len(order)))
-    idle_ns, idle_end_ns = _idle(values(packets, "time_ns", NO_TIME)[order], starts)
+    idle_ns, idle_end_ns = _idle(packets.values("time_ns", NO_TIME)[order], starts)
     found = Conversations(
         len(starts),
-        arrange(order, starts, number, by_responder),
+        arrange(packets, order, starts, number, by_responder),
         np.empty_like(first),
         np.empty_like(source),
         np.full(len(starts), -1, np.int8),
@@ -79,20 +77,6 @@ def find(packets: pl.DataFrame, keys: Keys, rows: Rows) -> Conversations:
     at = ends[first_end]
     found.closed_by[number[flow[first_end]]] = 2 * (flags[at] & _RST != 0) + by_responder[at]
     return found
-
-
-def _endpoints(
-    packets: pl.DataFrame, rows: Rows
-) -> tuple[NDArray[np.uint64], NDArray[np.uint16], NDArray[np.uint64], NDArray[np.uint16]]:
-    chosen = packets.select(
-        f"{end}_{part}" for end in ("src", "dst") for part in ("hi", "lo", "port")
-    )[rows]
-    return (
-        endpoint_keys(chosen, "src"),
-        values(chosen, "src_port"),
-        endpoint_keys(chosen, "dst"),
-        values(chosen, "dst_port"),
-    )
 
 
 def _numbers(first: Rows, packets: int) -> Rows:

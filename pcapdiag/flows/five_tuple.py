@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from pcapdiag.flows.arrays import Rows, present, starts_of, values
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from pcapdiag.flows.arrays import Columns, Rows
+
     Words = NDArray[np.uint64]
 
-_BLOCK: Final = 1 << 15
-"""Rows hashed at once: a dozen columns of so many 8-byte words stay in a 2 MiB cache."""
+_BLOCK: Final = 1 << 14
+"""Rows hashed at once: a handful of columns of so many 8-byte words stay in a 1 MiB cache."""
+
+_HALF: Final = np.uint64(33)
 
 # Odd words without structure (the golden ratio, and the constants of MurmurHash3 and SplitMix64).
 _K: Final = tuple(
@@ -55,11 +57,12 @@ class Keys:
 
 def mix(words: Words) -> Words:
     """Return each word hashed (the finalizer of MurmurHash3, a bijection of 64 bits)."""
-    out = words ^ (words >> np.uint64(33))
+    out = words >> _HALF
+    out ^= words
     out *= _K[4]
-    out ^= out >> np.uint64(33)
+    out ^= out >> _HALF
     out *= _K[5]
-    out ^= out >> np.uint64(33)
+    out ^= out >> _HALF
     return out
 
 
@@ -73,19 +76,19 @@ def combine(*fields: NDArray[Any]) -> Words:
 
 
 def keys_of(
-    frame: pl.DataFrame, prefixes: tuple[str, str] = ("src", "dst"), proto: str = "ip_proto"
+    table: Columns, prefixes: tuple[str, str] = ("src", "dst"), proto: str = "ip_proto"
 ) -> Keys:
-    """Return the keys of a frame with columns {src,dst}_{hi,lo,port} and a protocol.
+    """Return the keys of a table with columns {src,dst}_{hi,lo,port} and a protocol.
 
     `prefixes` are the names' beginnings of sender and receiver, such as ("quoted_src",
     "quoted_dst"); flows have ("orig", "resp"). Where ports are null the key is over port 0.
     """
     first, second = prefixes
     columns = [
-        values(frame, f"{side}_{part}") for side in (first, second) for part in ("hi", "lo", "port")
+        table.values(f"{side}_{part}") for side in (first, second) for part in ("hi", "lo", "port")
     ]
-    protocol = values(frame, proto)
-    rows = len(frame)
+    protocol = table.values(proto)
+    rows = len(table)
     tuple_key = np.empty(rows, np.uint64)
     directed = np.empty(rows, np.uint64)
     by_second = np.empty(rows, np.bool_)
@@ -93,22 +96,27 @@ def keys_of(
         part = slice(start, start + _BLOCK)
         source = _endpoint(*(column[part] for column in columns[:3]))
         target = _endpoint(*(column[part] for column in columns[3:]))
-        tag = protocol[part].astype(np.uint64) * _K[3]
         np.greater(source, target, out=by_second[part])
-        tuple_key[part] = mix(source + target + tag)
-        directed[part] = mix(source * _K[0] + target + tag)
-    has_addresses = present(frame, f"{first}_lo")
-    has_ports = has_addresses & present(frame, f"{first}_port") & present(frame, f"{second}_port")
-    return Keys(tuple_key, by_second, directed, has_ports, has_addresses)
+        source += protocol[part].astype(np.uint64) * _K[3]
+        np.add(source, target, out=tuple_key[part])
+        source *= _K[0]
+        np.add(source, target, out=directed[part])
+    has_addresses = table.present(f"{first}_lo")
+    has_ports = table.present(f"{first}_port") & table.present(f"{second}_port")
+    return Keys(tuple_key, by_second, directed, has_ports & has_addresses, has_addresses)
 
 
 def _endpoint(hi: NDArray[Any], lo: NDArray[Any], port: NDArray[Any]) -> Words:
-    return mix(hi * _K[1] + lo * _K[0] + port.astype(np.uint64) * _K[2])
+    total = port.astype(np.uint64)
+    total *= _K[2]
+    total += lo * _K[0]
+    total += hi * _K[1]
+    return mix(total)
 
 
-def endpoint_keys(frame: pl.DataFrame, prefix: str) -> Words:
-    """Return a word per row over `{prefix}_hi`, `_lo` and `_port`."""
-    return _endpoint(*(values(frame, f"{prefix}_{part}") for part in ("hi", "lo", "port")))
+def endpoint_keys(table: Columns, prefix: str, rows: Rows) -> Words:
+    """Return a word for each of `rows` over `{prefix}_hi`, `_lo` and `_port`."""
+    return _endpoint(*(table.values(f"{prefix}_{part}")[rows] for part in ("hi", "lo", "port")))
 
 
 def order_by(keys: Words, rows: Rows | None = None) -> tuple[Rows, Rows]:
@@ -118,23 +126,56 @@ def order_by(keys: Words, rows: Rows | None = None) -> tuple[Rows, Rows]:
     key and the row's index are sorted as one word, many times faster than an indirect sort; where
     two keys share those upper bits their runs are taken apart afterwards.
     """
-    count = len(keys)
-    if not count:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    low = np.uint64((1 << max(1, (count - 1).bit_length())) - 1)
-    packed = pl.Series((keys & ~low) | np.arange(count, dtype=np.uint64)).sort().to_numpy()
-    order = (packed & low).astype(np.int64)
-    upper = packed & ~low
-    starts = starts_of(upper)
-    lower = (keys & low).astype(np.uint32)[order]
-    mixed = np.flatnonzero((upper[1:] == upper[:-1]) & (lower[1:] != lower[:-1]))
-    if len(mixed):
-        order, starts = _separate(keys, order, starts, mixed)
+    order, follows = _sorted(keys)
+    starts = np.flatnonzero(~follows)
+    order, starts = _checked(keys, order, starts, follows)
     return (order if rows is None else rows[order]), starts
 
 
-def _separate(keys: Words, order: Rows, starts: Rows, mixed: Rows) -> tuple[Rows, Rows]:
-    """Sort the few runs that hold several keys by the whole key."""
+def repeated(keys: Words, rows: Rows | None = None) -> tuple[Rows, Rows]:
+    """Return what order_by does, but only of keys that occur more than once."""
+    order, follows = _sorted(keys)
+    second = np.flatnonzero(follows)
+    if not len(second):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    chosen = np.zeros(len(order), np.bool_)
+    chosen[second] = True
+    chosen[second - 1] = True
+    order, follows = order[chosen], follows[chosen]
+    order, starts = _checked(keys, order, np.flatnonzero(~follows), follows)
+    length = np.diff(starts, append=len(order))
+    wanted = length > 1
+    order = order[np.repeat(wanted, length)]
+    length = length[wanted]
+    return (order if rows is None else rows[order]), np.cumsum(length) - length
+
+
+def _sorted(keys: Words) -> tuple[Rows, NDArray[np.bool_]]:
+    """Return indices in order of the keys' upper bits, and which share them with the one before."""
+    count = len(keys)
+    low = _low_bits(count)
+    packed = keys & ~low
+    packed |= np.arange(count, dtype=np.uint64)
+    packed = pl.Series(packed).sort().to_numpy()
+    follows = np.zeros(count, np.bool_)
+    if count:
+        np.less_equal(packed[1:] ^ packed[:-1], low, out=follows[1:])
+    return (packed & low).view(np.int64), follows
+
+
+def _low_bits(count: int) -> np.uint64:
+    """Return the bits that an index below `count` needs."""
+    return np.uint64((1 << max(1, (count - 1).bit_length())) - 1)
+
+
+def _checked(
+    keys: Words, order: Rows, starts: Rows, follows: NDArray[np.bool_]
+) -> tuple[Rows, Rows]:
+    """Sort by the whole key those runs that share the upper bits only."""
+    lower = (keys & _low_bits(len(keys))).astype(np.uint32)[order]
+    mixed = np.flatnonzero(follows[1:] & (lower[1:] != lower[:-1]))
+    if not len(mixed):
+        return order, starts
     runs = np.unique(np.searchsorted(starts, mixed, "right") - 1)
     ends = np.append(starts[1:], len(order))
     inside = np.zeros(len(order) + 1, np.int8)

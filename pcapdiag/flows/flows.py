@@ -11,7 +11,7 @@ import polars as pl
 from pcapdiag import schema
 from pcapdiag.capture.frames import NO_TIME
 from pcapdiag.flows import conversations, sides, sightings, tcp
-from pcapdiag.flows.arrays import nullable, present, values
+from pcapdiag.flows.arrays import Columns, nullable
 from pcapdiag.flows.five_tuple import keys_of
 from pcapdiag.flows.incarnations import SOURCES
 from pcapdiag.flows.offload import MAX_MTU
@@ -44,27 +44,28 @@ def build(packets: pl.DataFrame, sacks: pl.DataFrame, icmp: pl.DataFrame) -> Flo
     `packets`, `sacks` and `icmp` are decoded tables (schema.py), `row` in the side tables being
     the row in `packets`. Times may be missing and may go backwards.
     """
-    keys = keys_of(packets)
-    copies = sightings.copy_of(packets, icmp, keys)
-    found, measures, repeated = _measure(packets, sacks, keys, copies)
-    rows, originals = sightings.recut_copies(packets, *repeated)
+    columns = Columns(packets)
+    keys = keys_of(columns)
+    copies = sightings.copy_of(columns, icmp, keys)
+    found, measures, repeated = _measure(columns, sacks, keys, copies)
+    rows, originals = sightings.recut_copies(columns, *repeated)
     if len(rows):
         copies[rows] = originals
-        found, measures, _ = _measure(packets, sacks, keys, copies)
+        found, measures, _ = _measure(columns, sacks, keys, copies)
     in_flows = _in_flows(found, copies)
-    return Flows(_table(packets, found, measures, in_flows, copies), in_flows.table())
+    return Flows(_table(columns, found, measures, in_flows, copies), in_flows.table())
 
 
 def _measure(
-    packets: pl.DataFrame, sacks: pl.DataFrame, keys: Keys, copies: Rows
+    packets: Columns, sacks: pl.DataFrame, keys: Keys, copies: Rows
 ) -> tuple[Conversations, Measures, tcp.Repeated]:
     found = conversations.find(packets, keys, np.flatnonzero(keys.has_ports & (copies < 0)))
     measures = sides.Measures(2 * found.count, {})
     if not found.count:
         nobody = np.empty(0, np.int64)
         return found, measures, (nobody, nobody)
-    sides.measure(found.sides, packets, measures)
-    return found, measures, tcp.measure(found.sides, packets, sacks, measures)
+    sides.measure(found.sides, measures)
+    return found, measures, tcp.measure(found.sides, sacks, measures)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def _in_flows(found: Conversations, copies: Rows) -> _InFlows:
 
 
 def _table(
-    packets: pl.DataFrame,
+    packets: Columns,
     found: Conversations,
     measures: Measures,
     in_flows: _InFlows,
@@ -113,14 +114,14 @@ def _table(
     sent_by_orig = in_flows.by_orig[first]
     columns = [
         pl.Series("flow", np.arange(found.count, dtype=np.uint32)),
-        *(pl.Series(name, values(packets, name)[first]) for name in ("ip_version", "ip_proto")),
+        *(pl.Series(name, packets.values(name)[first]) for name in ("ip_version", "ip_proto")),
         pl.Series("first_row", first.astype(np.uint32)),
         pl.Series("originator_source", found.source)
         .cast(pl.Int64)
         .replace_strict(dict(enumerate(SOURCES)), return_dtype=schema.ORIGINATOR_SOURCES),
     ]
     for part in ("hi", "lo", "port"):
-        source, target = (values(packets, f"{end}_{part}")[first] for end in ("src", "dst"))
+        source, target = (packets.values(f"{end}_{part}")[first] for end in ("src", "dst"))
         columns.append(pl.Series(f"orig_{part}", np.where(sent_by_orig, source, target)))
         columns.append(pl.Series(f"resp_{part}", np.where(sent_by_orig, target, source)))
     columns += _life(found, measures)
@@ -156,10 +157,10 @@ def _life(found: Conversations, measures: Measures) -> list[pl.Series]:
     ]
 
 
-def _tunnel(packets: pl.DataFrame, in_flows: _InFlows, count: int) -> pl.Series:
+def _tunnel(packets: Columns, in_flows: _InFlows, count: int) -> pl.Series:
     """Return per flow the encapsulation of its first tunnelled packet, second sights included."""
-    rows = np.flatnonzero(present(packets, "tunnel") & (in_flows.flow >= 0))[::-1]
-    kinds = packets.get_column("tunnel")
+    rows = np.flatnonzero(packets.present("tunnel") & (in_flows.flow >= 0))[::-1]
+    kinds = packets.frame.get_column("tunnel")
     where = np.full(count, -1, np.int64)
     where[in_flows.flow[rows]] = rows
     return kinds.gather(pl.Series(where).replace(-1, None)).alias("tunnel").cast(schema.TUNNELS)

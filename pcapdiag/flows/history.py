@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import polars as pl
 
-from pcapdiag.flows.arrays import flags, present, values
+from pcapdiag.flows.arrays import Columns
 from pcapdiag.flows.sequence import MAX_JUMP, lay_out
 from pcapdiag.protocols import TcpFlag
 
@@ -139,9 +139,10 @@ def _stuck_series(sent: pl.DataFrame, base: int, stuck: int | None) -> tuple[Sen
     if stuck is None:
         return ()
     byte = np.uint32((base + stuck) & 0xFFFF_FFFF)
-    into = byte - values(sent, "tcp_seq")
-    flags = values(sent, "tcp_flags")
-    length = values(sent, "payload_len").astype(np.int64)
+    columns = Columns(sent)
+    into = byte - columns.values("tcp_seq")
+    flags = columns.values("tcp_flags")
+    length = columns.values("payload_len").astype(np.int64)
     length += (flags & TcpFlag.SYN != 0).astype(np.int64)
     length += (flags & TcpFlag.FIN != 0).astype(np.int64)
     held = sent.filter(pl.Series((into < length) & (into < MAX_JUMP)))
@@ -157,11 +158,11 @@ def _stuck_series(sent: pl.DataFrame, base: int, stuck: int | None) -> tuple[Sen
 
 def _word(packets: pl.DataFrame) -> str:
     """Return the history word of a flow's first sights, in row order."""
-    by_orig = flags(packets, "by_orig", fill=False)
+    by_orig = Columns(packets).values("by_orig", fill=False)
     found: list[tuple[int, int, str]] = []
     for sent in (True, False):
         index = np.flatnonzero(by_orig == sent)
-        for rank, (letter, mask) in enumerate(_letters(packets[index]).items()):
+        for rank, (letter, mask) in enumerate(_letters(Columns(packets[index])).items()):
             times = index[mask]
             wanted = [10**power for power in range(len(str(len(times))))]
             wanted = wanted if letter in _LOGARITHMIC else wanted[:1]
@@ -170,11 +171,11 @@ def _word(packets: pl.DataFrame) -> str:
     return "".join(letter for _, _, letter in sorted(found))
 
 
-def _letters(sent: pl.DataFrame) -> dict[str, NDArray[np.bool_]]:
+def _letters(sent: Columns) -> dict[str, NDArray[np.bool_]]:
     """Return which of one side's packets did what; in the order of letters of one packet."""
-    said = values(sent, "tcp_flags")
-    data = values(sent, "payload_len") > 0
-    tcp = present(sent, "tcp_flags")
+    said = sent.values("tcp_flags")
+    data = sent.values("payload_len") > 0
+    tcp = sent.present("tcp_flags")
     syn, ack, fin, rst = (said & TcpFlag[name] != 0 for name in ("SYN", "ACK", "FIN", "RST"))
     odd = syn & (fin | rst)
     again, beyond = _against_what_was_sent(sent, syn, fin, rst)
@@ -188,24 +189,24 @@ def _letters(sent: pl.DataFrame) -> dict[str, NDArray[np.bool_]]:
         "R": rst & ~odd,
         "T": again,
         "G": beyond,
-        "W": tcp & ~rst & (values(sent, "tcp_window") == 0),
+        "W": tcp & ~rst & (sent.values("tcp_window") == 0),
     }
 
 
 def _against_what_was_sent(
-    sent: pl.DataFrame,
+    sent: Columns,
     syn: NDArray[np.bool_],
     fin: NDArray[np.bool_],
     rst: NDArray[np.bool_],
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return which packets repeat only what was sent before, and which begin beyond it."""
     again, beyond = np.zeros(len(sent), np.bool_), np.zeros(len(sent), np.bool_)
-    index = np.flatnonzero(present(sent, "tcp_seq"))
+    index = np.flatnonzero(sent.present("tcp_seq"))
     if len(index):
-        payload = values(sent, "payload_len")[index]
+        payload = sent.values("payload_len")[index]
         length = payload.astype(np.int64) + syn[index] + fin[index]
         axis = lay_out(
-            values(sent, "tcp_seq")[index],
+            sent.values("tcp_seq")[index],
             length,
             payload,
             rst[index] & (payload == 0),

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from pcapdiag import schema
-from pcapdiag.flows.arrays import nullable, present, values
+from pcapdiag.flows.arrays import Columns, nullable
 from pcapdiag.flows.five_tuple import combine, keys_of, order_by
 from pcapdiag.protocols import ICMP_ERRORS, ICMPV6_ERROR_LIMIT, Icmpv6Type, IpProto
 
@@ -44,6 +44,12 @@ _FROM_PACKETS = (
 )
 
 
+_FROM_QUOTED = (
+    *("src_hi", "src_lo", "src_port", "dst_hi", "dst_lo", "dst_port", "ip_proto"),
+    *("ip_id", "ip_len", "tcp_seq"),
+)
+
+
 def is_error() -> pl.Expr:
     """Return whether ip_version and icmp_type are those of an error or a redirect."""
     kind, version = pl.col("icmp_type"), pl.col("ip_version")
@@ -61,7 +67,8 @@ def build(
     """
     about = icmp.hstack(packets.select(*_FROM_PACKETS, "copy_of")[icmp.get_column("row")])
     errors = about.filter(is_error()).sort("row", maintain_order=True)
-    outer = tunnels.unique("row", keep="first", maintain_order=True).select(
+    tunnelled = tunnels.filter(pl.col("row").is_in(errors.get_column("row").implode()))
+    outer = tunnelled.unique("row", keep="first", maintain_order=True).select(
         "row",
         *(
             pl.col(f"outer_{end}_{half}").alias(f"tunnel_{end}_{half}")
@@ -70,24 +77,26 @@ def build(
         ),
     )
     errors = errors.join(outer, on="row", how="left", maintain_order="left")
-    quotes = keys_of(errors, ("quoted_src", "quoted_dst"), "quoted_proto")
-    row = values(errors, "row").astype(np.int64)
-    quoted = _quoted_rows(errors, quotes, row, packets, flows)
-    flow = _flows_alive(quotes, row, flows)
-    seen = quoted >= 0
-    flow[seen] = values(packets, "flow")[quoted[seen]]
+    told, known_flows = Columns(errors), Columns(flows)
+    quotes = keys_of(told, ("quoted_src", "quoted_dst"), "quoted_proto")
+    tuples = keys_of(known_flows, ("orig", "resp")).tuple_key
+    row = told.values("row").astype(np.int64)
+    quoted = _quoted_rows(told, quotes, row, Columns(packets), tuples)
+    flow = _flows_alive(quotes, row, known_flows, tuples)
+    seen = np.flatnonzero(quoted >= 0)
+    flow[seen] = packets.get_column("flow").gather(quoted[seen]).to_numpy()
     known = flow >= 0
     return schema.conform(
         errors.with_columns(
             nullable("flow", flow, known),
-            nullable("quoted_by_orig", _by_orig(errors, flows, flow), known),
-            nullable("quoted_row", quoted, seen),
+            nullable("quoted_by_orig", _by_orig(told, known_flows, flow), known),
+            nullable("quoted_row", quoted, quoted >= 0),
         ),
         "icmp_errors",
     )
 
 
-def _flows_alive(quotes: Keys, row: Rows, flows: pl.DataFrame) -> Rows:
+def _flows_alive(quotes: Keys, row: Rows, flows: Columns, tuples: NDArray[np.uint64]) -> Rows:
     """Return, per error, the flow of the quoted five-tuple that was alive, or -1.
 
     That is the last that began before the error, or else the first to come: a capture may begin
@@ -97,9 +106,9 @@ def _flows_alive(quotes: Keys, row: Rows, flows: pl.DataFrame) -> Rows:
     wanted = pl.DataFrame({"key": quotes.tuple_key[told], "row": row[told]})
     there = pl.DataFrame(
         {
-            "key": keys_of(flows, ("orig", "resp")).tuple_key,
-            "row": values(flows, "first_row").astype(np.int64),
-            "flow": values(flows, "flow").astype(np.int64),
+            "key": tuples,
+            "row": flows.values("first_row").astype(np.int64),
+            "flow": flows.values("flow").astype(np.int64),
         }
     ).filter(pl.col("key").is_in(wanted["key"].unique().implode()))
     found = wanted
@@ -116,18 +125,18 @@ def _flows_alive(quotes: Keys, row: Rows, flows: pl.DataFrame) -> Rows:
     return flow
 
 
-def _by_orig(errors: pl.DataFrame, flows: pl.DataFrame, flow: Rows) -> NDArray[np.bool_]:
+def _by_orig(errors: Columns, flows: Columns, flow: Rows) -> NDArray[np.bool_]:
     """Return whether the quoted packet was sent by its flow's originator; any value without one."""
     same = np.ones(len(errors), np.bool_)
     if not len(flows):
         return same
     for part in ("hi", "lo", "port"):
-        same &= values(flows, f"orig_{part}")[flow] == values(errors, f"quoted_src_{part}")
+        same &= flows.values(f"orig_{part}")[flow] == errors.values(f"quoted_src_{part}")
     return same
 
 
 def _quoted_rows(
-    errors: pl.DataFrame, quotes: Keys, row: Rows, packets: pl.DataFrame, flows: pl.DataFrame
+    errors: Columns, quotes: Keys, row: Rows, packets: Columns, tuples: NDArray[np.uint64]
 ) -> Rows:
     """Return, per error, the row of the quoted packet where exactly one came before; or -1.
 
@@ -135,23 +144,16 @@ def _quoted_rows(
     where the IP ID names nothing. Routers may change the rest of what they quote.
     """
     quoted = np.full(len(errors), -1, np.int64)
-    tcp = values(errors, "quoted_proto") == IpProto.TCP
-    asked = np.flatnonzero(quotes.has_ports & (~tcp | present(errors, "quoted_tcp_seq")))
-    if not len(asked) or not len(flows):
+    tcp = errors.values("quoted_proto") == IpProto.TCP
+    asked = np.flatnonzero(quotes.has_ports & (~tcp | errors.present("quoted_tcp_seq")))
+    concerned = np.isin(tuples, quotes.tuple_key[asked])
+    if not concerned.any():
         return quoted
-    concerned = np.isin(keys_of(flows, ("orig", "resp")).tuple_key, quotes.tuple_key[asked])
-    flow = values(packets, "flow")
-    candidates = np.flatnonzero(
-        concerned[flow] & present(packets, "flow") & ~present(packets, "copy_of")
-    )
-    chosen = packets.select(
-        "src_hi", "src_lo", "src_port", "dst_hi", "dst_lo", "dst_port", "ip_proto",
-        "ip_id", "ip_len", "tcp_seq",
-    )[candidates]  # fmt: skip
+    candidates = np.flatnonzero(packets.present("flow") & ~packets.present("copy_of"))
+    candidates = candidates[concerned[packets.values("flow")[candidates]]]
+    chosen = Columns(packets.frame.select(_FROM_QUOTED)[candidates])
     likeness = _likeness(keys_of(chosen), chosen, "")
     order, starts = order_by(likeness)
-    if not len(order):
-        return quoted
     wanted = _likeness(quotes, errors, "quoted_")[asked]
     heads = likeness[order[starts]]
     run = np.minimum(np.searchsorted(heads, wanted), len(heads) - 1)
@@ -166,8 +168,8 @@ def _quoted_rows(
     return quoted
 
 
-def _likeness(keys: Keys, frame: pl.DataFrame, prefix: str) -> NDArray[np.uint64]:
+def _likeness(keys: Keys, table: Columns, prefix: str) -> NDArray[np.uint64]:
     """Return a word per packet (no prefix) or quote ("quoted_") by which they match."""
-    ip_id = values(frame, f"{prefix}ip_id")
-    length = np.where(ip_id == 0, values(frame, f"{prefix}ip_len"), 0)
-    return combine(keys.directed, ip_id, values(frame, f"{prefix}tcp_seq"), length)
+    ip_id = table.values(f"{prefix}ip_id")
+    length = np.where(ip_id == 0, table.values(f"{prefix}ip_len"), 0)
+    return combine(keys.directed, ip_id, table.values(f"{prefix}tcp_seq"), length)

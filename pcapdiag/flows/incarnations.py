@@ -10,18 +10,18 @@ direction SYN-ACKs mark the beginning by the same rules.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from pcapdiag.flows.arrays import last_where, previous, starts_of
-from pcapdiag.flows.five_tuple import order_by
+from pcapdiag.flows.five_tuple import endpoint_keys, order_by
 from pcapdiag.protocols import TcpFlag
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pcapdiag.flows.arrays import Rows
+    from pcapdiag.flows.arrays import Columns, Rows
 
 _CLOSING: Final = np.uint16(TcpFlag.FIN | TcpFlag.RST)
 _SYN: Final = np.uint16(TcpFlag.SYN)
@@ -145,12 +145,12 @@ def originators(
     shakes: Handshakes,
     starts: Rows,
     by_second: NDArray[np.bool_],
-    endpoints: tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]],
+    packets: Columns,
+    first_row: Rows,
 ) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
     """Return per flow whether its second side opened it, and an index into SOURCES.
 
-    `starts` are the flows' first positions in tuple order. `endpoints` are, per flow's first
-    packet: its sender's key and port, its receiver's key and port.
+    `starts` are the flows' first positions in tuple order, `first_row` the rows there.
     """
     count = len(starts)
     opened = by_second[starts].copy()
@@ -163,7 +163,7 @@ def originators(
         source[flow[first]] = SOURCES.index(name)
     undecided = np.flatnonzero(source == SOURCES.index("first"))
     if len(undecided):
-        sender_opened = _by_port(undecided, opened, by_second[starts], endpoints)
+        sender_opened = _by_port(undecided, opened == by_second[starts], packets, first_row)
         told = undecided[sender_opened != 0]
         opened[told] = by_second[starts[told]] == (sender_opened[sender_opened != 0] > 0)
         source[told] = SOURCES.index("port")
@@ -171,26 +171,25 @@ def originators(
 
 
 def _by_port(
-    undecided: Rows,
-    opened: NDArray[np.bool_],
-    first_side: NDArray[np.bool_],
-    endpoints: tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]],
+    undecided: Rows, sender_opened: NDArray[np.bool_], packets: Columns, first_row: Rows
 ) -> NDArray[np.int8]:
     """Return 1 where the first packet's sender opened the flow, -1 where its receiver, 0 unknown.
 
     One system port is the service's; else the endpoint with many more flows; else the lower port.
     """
-    sender, sender_port, receiver, receiver_port = endpoints
-    decided = np.ones(len(opened), np.bool_)
+    decided = np.ones(len(first_row), np.bool_)
     decided[undecided] = False
-    services = np.where(opened == first_side, receiver, sender)[decided]
-    mine, theirs = sender[undecided], receiver[undecided]
-    flows_of = _counts(np.concatenate((mine, theirs, services)))
+    rows = first_row[undecided]
+    mine, theirs = (endpoint_keys(packets, end, rows) for end in ("src", "dst"))
+    services = (
+        endpoint_keys(packets, "dst", first_row[decided & sender_opened]),
+        endpoint_keys(packets, "src", first_row[decided & ~sender_opened]),
+    )
+    flows_of = _counts(np.concatenate((mine, theirs, *services)))
     my_flows, their_flows = flows_of[: len(mine)], flows_of[len(mine) : 2 * len(mine)]
 
-    my_port = sender_port[undecided].astype(np.int64)
-    their_port = receiver_port[undecided].astype(np.int64)
-    by_number = np.sign(my_port - their_port)
+    my_port, their_port = (packets.values(f"{end}_port")[rows] for end in ("src", "dst"))
+    by_number = np.sign(my_port.astype(np.int64) - their_port)
     by_count = np.where(their_flows >= POPULAR * my_flows, 1, 0) - np.where(
         my_flows >= POPULAR * their_flows, 1, 0
     )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from pcapdiag.capture.frames import NO_TIME
-from pcapdiag.flows.arrays import flags, present, starts_of, values
+from pcapdiag.flows.arrays import starts_of
 from pcapdiag.protocols import TcpFlag
 
 if TYPE_CHECKING:
-    import polars as pl
     from numpy.typing import NDArray
 
-    from pcapdiag.flows.arrays import Rows
+    from pcapdiag.flows.arrays import Columns, Rows
 
 LAST_TIME: Final = int(np.iinfo(np.int64).max)
 
@@ -58,25 +57,28 @@ class Measures:
 class Sides:
     """First sights in order (flow, originator before responder, row); segments are sides."""
 
+    packets: Columns
     rows: Rows
     starts: Rows
     side: Rows
     """Per segment: 2 * flow, plus one for the responder. Ascending."""
     flow_count: int
+    _taken: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def values(self, name: str, fill: int | bool = 0) -> NDArray[Any]:
+        """Return a column of the packets in this order, with `fill` for null."""
+        if name not in self._taken:
+            self._taken[name] = self.packets.values(name, fill)[self.rows]
+        return self._taken[name]
 
     @property
     def lengths(self) -> Rows:
         """Return the packets of each segment."""
         return np.diff(self.starts, append=len(self.rows))
 
-    def segment_of_side(self) -> Rows:
-        """Return, per side, its segment, or -1 where the side sent nothing."""
-        found = np.full(2 * self.flow_count, -1, np.int64)
-        found[self.side] = np.arange(len(self.side))
-        return found
-
 
 def arrange(
+    packets: Columns,
     order: Rows,
     starts: Rows,
     number: Rows,
@@ -111,46 +113,46 @@ def arrange(
     per_side[2 * number + 1] = lengths - by_orig
     side = np.flatnonzero(per_side)
     sent = per_side[side]
-    return Sides(rows, np.cumsum(sent) - sent, side, count)
+    return Sides(packets, rows, np.cumsum(sent) - sent, side, count)
 
 
-def measure(sides: Sides, packets: pl.DataFrame, measures: Measures) -> None:
+def measure(sides: Sides, measures: Measures) -> None:
     """Count, per side, what any protocol has: packets, bytes, times, TTL, MACs, flags."""
-    rows, starts, side = sides.rows, sides.starts, sides.side
+    packets, starts, side = sides.packets, sides.starts, sides.side
     measures.put("packets", side, sides.lengths.astype(np.uint32), otherwise=0)
-    ip_len = values(packets, "ip_len")[rows]
+    ip_len = sides.values("ip_len")
     measures.put("ip_bytes", side, np.add.reduceat(ip_len, starts, dtype=np.uint64), otherwise=0)
     measures.put("max_ip_len", side, np.maximum.reduceat(ip_len, starts))
-    payload = values(packets, "payload_len")[rows]
+    payload = sides.values("payload_len")
     measures.put(
         "payload_bytes", side, np.add.reduceat(payload, starts, dtype=np.uint64), otherwise=0
     )
     has_data = payload > 0
     data = np.add.reduceat(has_data, starts, dtype=np.uint32)
     measures.put("data_packets", side, data, otherwise=0)
-    df = flags(packets, "df", fill=False)[rows]
+    df = sides.values("df", fill=False)
     every = np.logical_and.reduceat(df | ~has_data, starts)
     measures.put("df", side, every, known=data > 0)
 
-    seen = np.bitwise_or.reduceat(values(packets, "tcp_flags")[rows], starts)
+    seen = np.bitwise_or.reduceat(sides.values("tcp_flags"), starts)
     for name in ("syn", "fin", "rst"):
         measures.put(name, side, seen & np.uint16(TcpFlag[name.upper()]) != 0, otherwise=False)
 
-    time = values(packets, "time_ns", NO_TIME)[rows]
+    time = sides.values("time_ns", NO_TIME)
     last = np.maximum.reduceat(time, starts)
     timed = last != NO_TIME
-    if not timed.all() or packets.get_column("time_ns").null_count():
+    if not packets.complete("time_ns"):
         first = np.minimum.reduceat(np.where(time == NO_TIME, LAST_TIME, time), starts)
     else:
         first = np.minimum.reduceat(time, starts)
     measures.put("first_ns", side, first, known=timed)
     measures.put("last_ns", side, last, known=timed)
 
-    measures.put("ttl", side, _most_common(values(packets, "ttl")[rows], starts))
+    measures.put("ttl", side, _most_common(sides.values("ttl"), starts))
     for name in ("eth_src", "eth_dst"):
-        at_first = rows[starts]
+        at_first = sides.rows[starts]
         measures.put(
-            name, side, values(packets, name)[at_first], known=present(packets, name)[at_first]
+            name, side, packets.values(name)[at_first], known=packets.present(name)[at_first]
         )
 
 

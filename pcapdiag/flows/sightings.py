@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import numpy as np
 
 from pcapdiag.capture.frames import NO_TIME
-from pcapdiag.flows.arrays import previous, values
-from pcapdiag.flows.five_tuple import combine, mix, order_by
+from pcapdiag.flows.arrays import Columns, previous
+from pcapdiag.flows.five_tuple import combine, mix, order_by, repeated
 
 if TYPE_CHECKING:
     import polars as pl
@@ -64,32 +64,47 @@ _PLACE: Final = (
 )
 """With the direction, what tells where a packet was seen."""
 
-_BLOCK: Final = 1 << 15  # rows hashed at once, for the cache
+_MESSAGE: Final = (
+    "icmp_checksum_field",
+    "icmp_len",
+    "icmp_ident",
+    "icmp_sequence",
+    "next_hop_mtu",
+    "quoted_ip_id",
+    "quoted_tcp_seq",
+    "quoted_src_port",
+)
+"""What tells ICMP messages apart, with or without an IP ID."""
+
+_BLOCK: Final = 1 << 14  # rows hashed at once, for the cache
+_K: Final = tuple(  # odd words without structure, as in five_tuple.py
+    np.uint64(word)
+    for word in (0x9FB21C651E98DF25, 0xA0761D6478BD642F, 0xE7037ED1A0B428DB, 0x8EBC6AF09C88C6E3)
+)
 
 
-def copy_of(packets: pl.DataFrame, icmp: pl.DataFrame, keys: Keys) -> Rows:
+def copy_of(packets: Columns, icmp: pl.DataFrame, keys: Keys) -> Rows:
     """Return, per row of `packets`, the row of the same packet's first sight, or -1: this is it.
 
     `keys` are five_tuple.keys_of(packets); `icmp` is the side table. The first sight is the one
     in the lowest row. Frames that are not IP are never copies.
     """
     copies = np.full(len(packets), -1, np.int64)
-    alike = np.flatnonzero(keys.has_addresses)
-    if len(alike) < 2:
+    ip = None if keys.has_addresses.all() else np.flatnonzero(keys.has_addresses)
+    likeness = _likeness(packets, icmp, keys)
+    rows, starts = repeated(likeness if ip is None else likeness[ip], ip)
+    if not len(rows):
         return copies
-    named = values(packets, "ip_id") != 0
-    likeness = _likeness(packets, icmp, keys, named)
-    rows, starts = order_by(likeness if len(alike) == len(packets) else likeness[alike], alike)
     length = np.diff(starts, append=len(rows))
     pairs, longer = (
-        _Repeats.among(packets, rows[np.repeat(wanted, length)], length[wanted], named)
+        _Repeats.among(packets, rows[np.repeat(wanted, length)], length[wanted])
         for wanted in (length == 2, length > 2)
     )
     in_pairs, in_longer = _pair_places(pairs), _run_places(longer)
     doubled = np.concatenate(
         (pairs.rows[1::2][in_pairs.double], longer.rows[in_longer.order[in_longer.double]])
     )
-    habit = _habit(packets, doubled, named)
+    habit = _habit(packets, doubled)
     for repeats, first in (
         (pairs, _first_of_pairs(pairs, in_pairs, habit)),
         (longer, _first_of_runs(longer, in_longer, habit)),
@@ -99,70 +114,41 @@ def copy_of(packets: pl.DataFrame, icmp: pl.DataFrame, keys: Keys) -> Rows:
     return copies
 
 
-def _likeness(
-    packets: pl.DataFrame, icmp: pl.DataFrame, keys: Keys, named: NDArray[np.bool_]
-) -> Words:
+def _likeness(packets: Columns, icmp: pl.DataFrame, keys: Keys) -> Words:
     """Return a word per row over all that forwarding leaves alone.
 
     The checksum counts only where no IP ID names the packet: a host that forwards what it got
     from a virtual interface may complete the checksum on the way.
     """
-    halves = (
-        ("tcp_seq", "tcp_ack"),
-        ("tcp_tsval", "tcp_tsecr"),
-        ("ip_len", "payload_len"),
-        ("ip_id", "tcp_flags"),
-    )
-    pairs = [tuple(_filled(packets, name) for name in pair) for pair in halves]
-    checksum = _filled(packets, "transport_checksum")
-    offset = _filled(packets, "frag_offset")
+    ip_id, checksum = packets.values("ip_id"), packets.values("transport_checksum")
+    flags = packets.values("tcp_flags")
+    seq, ack = packets.values("tcp_seq"), packets.values("tcp_ack")
+    length, tsval = packets.values("ip_len"), packets.values("tcp_tsval")
+    offset = None if packets.uniform("frag_offset") else packets.values("frag_offset")
     words = np.empty(len(packets), np.uint64)
-    shift = np.uint64(32)
     for start in range(0, len(packets), _BLOCK):
         part = slice(start, start + _BLOCK)
-        fields = [keys.directed[part]]
-        for upper, lower in pairs:
-            if upper is None and lower is None:
-                continue
-            word = np.zeros(len(fields[0]), np.uint64)
-            if upper is not None:
-                word += upper[part]
-                word <<= shift
-            if lower is not None:
-                word += lower[part]
-            fields.append(word)
-        if checksum is not None:
-            fields.append(np.where(named[part], 0, checksum[part]))
+        total = keys.directed[part].copy()
+        total += _pair(seq[part], ack[part]) * _K[0]
+        total += _pair(length[part], tsval[part]) * _K[1]
+        told = np.where(ip_id[part] == 0, checksum[part], flags.dtype.type(0))
+        told = (told.astype(np.uint32) << np.uint32(16)) + flags[part]
+        total += _pair(ip_id[part], told) * _K[2]
         if offset is not None:
-            fields.append(offset[part])
-        words[part] = combine(*fields)
+            total += offset[part] * _K[3]
+        words[part] = mix(total)
     if len(icmp):
-        told = np.zeros(len(packets), np.uint64)
-        told[values(icmp, "row")] = combine(
-            *(
-                values(icmp, name)
-                for name in (
-                    "icmp_checksum_field",
-                    "icmp_len",
-                    "icmp_ident",
-                    "icmp_sequence",
-                    "next_hop_mtu",
-                    "quoted_ip_id",
-                    "quoted_tcp_seq",
-                    "quoted_src_port",
-                )
-            )
-        )
-        words = mix(words + told)
+        messages = Columns(icmp)
+        rows = messages.values("row")
+        words[rows] = combine(words[rows], *(messages.values(name) for name in _MESSAGE))
     return words
 
 
-def _filled(packets: pl.DataFrame, name: str) -> NDArray[Any] | None:
-    """Return a column with 0 for null, or None where all of it is null or zero."""
-    if packets.get_column(name).null_count() == len(packets):
-        return None
-    column = values(packets, name)
-    return column if column.any() else None
+def _pair(upper: NDArray[Any], lower: NDArray[Any]) -> Words:
+    """Return two columns of at most 32 bits as one of 64."""
+    both = np.empty((len(upper), 2), np.uint32)
+    both[:, 0], both[:, 1] = upper, lower
+    return both.view(np.uint64)[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,24 +163,18 @@ class _Repeats:
     capture: NDArray[Any]
 
     @classmethod
-    def among(
-        cls, packets: pl.DataFrame, rows: Rows, length: Rows, named: NDArray[np.bool_]
-    ) -> Self:
+    def among(cls, packets: Columns, rows: Rows, length: Rows) -> Self:
         """Gather what is needed about `rows`, which stand in runs of the given lengths."""
-        place = np.zeros(len(rows), np.uint64)
-        if len(rows):
-            columns = [values(packets, name) for name in _PLACE]
-            direction = packets.get_column("direction").to_physical().fill_null(255)
-            columns.append(direction.to_numpy())
-            told = [column[rows] for column in columns if column.min() != column.max()]
-            place = combine(*told) if told else place
+        told = [packets.values(name)[rows] for name in _PLACE if not packets.uniform(name)]
+        if not packets.uniform("direction"):
+            told.append(packets.values("direction", 255)[rows])
         return cls(
             rows,
             np.repeat(np.arange(len(length)), length),
-            values(packets, "time_ns", NO_TIME)[rows],
-            place,
-            named[rows],
-            values(packets, "capture")[rows],
+            packets.values("time_ns", NO_TIME)[rows],
+            combine(*told) if told else np.zeros(len(rows), np.uint64),
+            packets.values("ip_id")[rows] != 0,
+            packets.values("capture")[rows],
         )
 
 
@@ -265,17 +245,21 @@ def _first_of_runs(runs: _Repeats, places: _Places, habit: NDArray[np.bool_]) ->
     return first
 
 
-def _habit(packets: pl.DataFrame, doubled: Rows, named: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _habit(packets: Columns, doubled: Rows) -> NDArray[np.bool_]:
     """Return, per capture index, whether the capture shows most of its packets twice."""
-    capture = values(packets, "capture")
+    capture = packets.values("capture")
     captures = int(capture.max()) + 1
-    tell = named if named[doubled].any() or not len(doubled) else values(packets, "payload_len") > 0
+    if not len(doubled):
+        return np.zeros(captures, np.bool_)
+    tell = packets.values("ip_id") != 0
+    if not tell[doubled].any():
+        tell = packets.values("payload_len") > 0
     counted = np.bincount(capture[tell], minlength=captures)
     seconds = np.bincount(capture[doubled[tell[doubled]]], minlength=captures)
     return 2 * seconds >= HABIT * np.maximum(counted, 1)
 
 
-def recut_copies(packets: pl.DataFrame, rows: Rows, originals: Rows) -> tuple[Rows, Rows]:
+def recut_copies(packets: Columns, rows: Rows, originals: Rows) -> tuple[Rows, Rows]:
     """Return which repetitions are pieces of a larger segment that was forwarded.
 
     A host may take a segment that was merged on receipt and cut it again where it leaves, so that
@@ -283,14 +267,14 @@ def recut_copies(packets: pl.DataFrame, rows: Rows, originals: Rows) -> tuple[Ro
     smaller, comes at once, and was forwarded: a TTL lower, another tunnel depth, or sent by whom
     the segment was sent to. Returns the pieces' rows and, for each, the segment's.
     """
-    size = values(packets, "payload_len")
+    size = packets.values("payload_len")
     chosen = np.flatnonzero(size[rows] < size[originals])
     rows, originals = rows[chosen], originals[chosen]
-    time = values(packets, "time_ns", NO_TIME)
+    time = packets.values("time_ns", NO_TIME)
     chosen = np.flatnonzero(_apart(time[rows], time[originals]) <= DOUBLE_NS)
     rows, originals = rows[chosen], originals[chosen]
-    ttl, depth = values(packets, "ttl"), values(packets, "tunnel_depth")
-    source, target = values(packets, "eth_src"), values(packets, "eth_dst")
+    ttl, depth = packets.values("ttl"), packets.values("tunnel_depth")
+    source, target = packets.values("eth_src"), packets.values("eth_dst")
     handed_on = (source[rows] == target[originals]) & (source[rows] != 0)
     forwarded = (ttl[rows] < ttl[originals]) | (depth[rows] != depth[originals]) | handed_on
     return rows[forwarded], originals[forwarded]

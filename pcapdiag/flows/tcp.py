@@ -10,9 +10,9 @@ import numpy as np
 from pcapdiag.capture.frames import NO_TIME
 from pcapdiag.flows import acknowledged, offload, repeats, sequence
 from pcapdiag.flows.acknowledged import NOTHING
-from pcapdiag.flows.arrays import flags, present, starts_of, values
+from pcapdiag.flows.arrays import Columns, starts_of
 from pcapdiag.flows.repeats import Packets
-from pcapdiag.protocols import IpProto, TcpFlag
+from pcapdiag.protocols import TcpFlag
 
 if TYPE_CHECKING:
     import polars as pl
@@ -32,16 +32,15 @@ Repeated = tuple["Rows", "Rows"]
 """Rows of repetitions, and for each the row of the packet that carried its first byte first."""
 
 
-def measure(
-    sides: Sides, packets: pl.DataFrame, sacks: pl.DataFrame, measures: Measures
-) -> Repeated:
+def measure(sides: Sides, sacks: pl.DataFrame, measures: Measures) -> Repeated:
     """Fill in the TCP columns; return which rows repeat bytes of which.
 
     Null at sides of other protocols, and where a side's sequence numbers were never seen. What
     depends on ACKs is null where the peer's packets do not come by.
     """
-    _handshake(sides, packets, measures)
-    index = _tcp(sides, packets)
+    packets = sides.packets
+    _handshake(sides, measures)
+    index = _tcp(sides)
     if index is None:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     length = index.payload.astype(np.int64)
@@ -54,7 +53,7 @@ def measure(
     peer = segment_of[index.side ^ 1]
 
     index = _as_on_the_wire(index, packets, measures)
-    found = repeats.find(index, axis, values(packets, "tcp_window"))
+    found = repeats.find(index, axis, packets.values("tcp_window"))
     heard = acknowledged.hear(index, axis, peer, _blocks(sacks, len(packets), index, peer))
     fate = acknowledged.judge(index, axis, found, heard)
     _put_sent(measures, index.side, axis, heard)
@@ -64,47 +63,46 @@ def measure(
     return index.rows[found.at[carried]], index.rows[found.carrier[carried]]
 
 
-def _tcp(sides: Sides, packets: pl.DataFrame) -> Packets | None:
-    """Return the TCP packets whose header was kept, or None where there are none."""
-    tcp = values(packets, "ip_proto") == IpProto.TCP
-    tcp &= present(packets, "tcp_seq") & present(packets, "tcp_flags")
-    rows, starts, side = sides.rows, sides.starts, sides.side
-    wanted = tcp if len(rows) == len(tcp) and tcp.all() else tcp[rows]
-    if not wanted.all():
-        segment = np.repeat(np.arange(len(side)), sides.lengths)[wanted]
-        rows, starts = rows[wanted], starts_of(segment)
-        side = side[segment[starts]]
-    if not len(rows):
-        return None
-    names = ("tcp_seq", "tcp_ack", "tcp_flags", "payload_len", "ip_len")
-    seq, ack, flag, payload, size = (values(packets, name)[rows] for name in names)
-    time = values(packets, "time_ns", NO_TIME)[rows]
-    return Packets(rows, starts, side, seq, ack, flag, payload, size, time)
-
-
-def _handshake(sides: Sides, packets: pl.DataFrame, measures: Measures) -> None:
+def _handshake(sides: Sides, measures: Measures) -> None:
     """Options of each side's first SYN that has any."""
-    syn = (values(packets, "tcp_flags") & _SYN) != 0
-    index = np.flatnonzero(syn[sides.rows])
+    packets = sides.packets
+    index = np.flatnonzero(sides.values("tcp_flags") & _SYN)
     rows = sides.rows[index]
     segment = np.searchsorted(sides.starts, index, "right") - 1
     for name in ("mss", "wscale", "sack_permitted"):
-        known = present(packets, f"tcp_{name}")[rows]
+        known = packets.present(f"tcp_{name}")[rows]
         first = starts_of(segment[known])
-        column = packets.get_column(f"tcp_{name}")
-        told = (
-            flags(packets, column.name, fill=False)
-            if name == "sack_permitted"
-            else values(packets, column.name)
-        )
-        measures.put(name, sides.side[segment[known][first]], told[rows[known][first]])
+        told = packets.values(f"tcp_{name}", fill=False)[rows[known][first]]
+        measures.put(name, sides.side[segment[known][first]], told)
 
 
-def _as_on_the_wire(index: Packets, packets: pl.DataFrame, measures: Measures) -> Packets:
+def _tcp(sides: Sides) -> Packets | None:
+    """Return the TCP packets whose header was kept, or None where there are none."""
+    rows, starts, side = sides.rows, sides.starts, sides.side
+    columns = [
+        sides.values("tcp_seq"),
+        sides.values("tcp_ack"),
+        sides.values("tcp_flags"),
+        sides.values("payload_len"),
+        sides.values("ip_len"),
+        sides.values("time_ns", NO_TIME),
+    ]
+    if not sides.packets.complete("tcp_flags"):
+        wanted = sides.packets.present("tcp_flags")[rows]
+        segment = np.repeat(np.arange(len(side)), sides.lengths)[wanted]
+        rows, starts = rows[wanted], starts_of(segment)
+        side = side[segment[starts]]
+        columns = [column[wanted] for column in columns]
+    if not len(rows):
+        return None
+    return Packets(rows, starts, side, *columns)
+
+
+def _as_on_the_wire(index: Packets, packets: Columns, measures: Measures) -> Packets:
     """Return the packets with sizes as on the wire; puts `offload`."""
     mss, known = measures.columns["mss"]
     peer = index.side ^ 1
-    version = values(packets, "ip_version")[index.rows[index.starts]]
+    version = packets.values("ip_version")[index.rows[index.starts]]
     limit = offload.limits(
         mss[peer], known[peer] if known is not None else np.ones(len(peer), np.bool_), version
     )
@@ -118,8 +116,8 @@ def _blocks(
     sacks: pl.DataFrame, rows: int, index: Packets, peer: Rows
 ) -> tuple[Rows, NDArray[np.uint32], NDArray[np.uint32]]:
     """Return SACK blocks of the packets: the segment they are about, left and right edge."""
-    row = values(sacks, "row")
-    left, right = values(sacks, "left"), values(sacks, "right")
+    columns = Columns(sacks)
+    row, left, right = (columns.values(name) for name in ("row", "left", "right"))
     if not len(row):
         return np.empty(0, np.int64), left, right
     about = np.full(rows, -1, np.int64)

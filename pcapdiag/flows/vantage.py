@@ -11,7 +11,7 @@ import polars as pl
 from pcapdiag.capture.frames import NO_TIME
 from pcapdiag.decode.packets import Decoded, concat
 from pcapdiag.flows import flows, icmp_errors
-from pcapdiag.flows.arrays import values
+from pcapdiag.flows.arrays import Columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,10 +123,10 @@ def _moved(part: Decoded, base: int) -> Decoded:
 
 def _filled_times(packets: pl.DataFrame) -> Rows:
     """Return times with the last one known before where there is none."""
-    return values(packets.select(pl.col("time_ns").forward_fill()), "time_ns", NO_TIME)
+    return Columns(packets.select(pl.col("time_ns").forward_fill())).values("time_ns", NO_TIME)
 
 
 def _placed(table: pl.DataFrame, place: NDArray[np.uint32]) -> pl.DataFrame:
     """Return a side table with rows renumbered, in order of row."""
-    moved = pl.Series("row", place[values(table, "row")])
+    moved = pl.Series("row", place[Columns(table).values("row")])
     return table.with_columns(moved).sort("row", maintain_order=True)
