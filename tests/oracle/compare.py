@@ -1,4 +1,4 @@
-"""Compares every column that pcapdiag decodes with tshark, and says how much was compared.
+"""Compares every column that `pcapdiag packets` exports with tshark; says how much was compared.
 
 python tests/oracle/compare.py DIRECTORY-OR-CAPTURE...
 """
@@ -6,6 +6,7 @@ python tests/oracle/compare.py DIRECTORY-OR-CAPTURE...
 from __future__ import annotations
 
 import ipaddress
+import re
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -17,21 +18,17 @@ import expectation
 import tshark
 
 from pcapdiag import schema
-from pcapdiag.addresses import V4_MAPPED
 from pcapdiag.capture.reader import open_capture
 from pcapdiag.decode.packets import decode_capture
 from pcapdiag.errors import CaptureError
+from pcapdiag.export import packets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
-    import polars as pl
     from expectation import Value
 
     from pcapdiag.decode.packets import Decoded
-
-SEVERAL_ROWS: Final = frozenset({"sacks", "vrrp"})
-"""Tables with any number of rows a packet; the others have one at most."""
 
 NOT_CAPTURES: Final = frozenset({".md", ".txt", ".json", ".py", ".toml"})
 
@@ -133,37 +130,52 @@ def _compare_frame(
 
 
 def rows(decoded: Decoded) -> Iterator[dict[str, Value]]:
-    """Return, frame by frame, what the tables hold, in the forms of `expectation`."""
-    blank = dict.fromkeys(expectation.columns())
-    found: list[dict[str, Value]] = [dict(blank) for _ in range(decoded.packets.height)]
-    for table in ("packets", "tunnels", "sacks", "icmp", "arp", "vrrp"):
-        frame: pl.DataFrame = getattr(decoded, table)
-        assert dict(frame.schema) == schema.dtypes(table), f"{table} is not as in schema.py"
-        at = range(frame.height) if table == "packets" else frame["row"].to_list()
-        names = [key.partition(".")[2] for key in blank if key.startswith(f"{table}.")]
-        for name in names:
-            key = f"{table}.{name}"
-            for row, value in zip(at, _values(frame, name), strict=True):
-                if table in SEVERAL_ROWS:
-                    before = found[row][key]
-                    found[row][key] = (*before, value) if isinstance(before, tuple) else (value,)
-                else:
-                    found[row][key] = value
-    return iter(found)
+    """Return, frame by frame, what `pcapdiag packets` exports, in the forms of `expectation`."""
+    for name in TABLES:
+        assert dict(getattr(decoded, name).schema) == schema.dtypes(name), f"{name} is not as said"
+    exported = packets.join(decoded)
+    keys = expectation.columns()
+    columns = [
+        [_value(key, value) for value in exported[exported_name(key)].to_list()] for key in keys
+    ]
+    for values in zip(*columns, strict=True):
+        row = dict(zip(keys, values, strict=True))
+        addresses = row["vrrp.virtual"]
+        if isinstance(addresses, tuple):  # the export says once what holds for all of them
+            for name in ("vrrp.version", "vrrp.vrid", "vrrp.priority"):
+                row[name] = (row[name],) * len(addresses)
+        yield row
 
 
-def _values(frame: pl.DataFrame, name: str) -> Iterable[Value]:
-    if name in frame.columns:
-        values: list[Value] = frame[name].to_list()
-        return values
-    halves = zip(frame[f"{name}_hi"].to_list(), frame[f"{name}_lo"].to_list(), strict=True)
-    return [None if high is None or low is None else _address(high, low) for high, low in halves]
+TABLES: Final = ("packets", "tunnels", "sacks", "icmp", "arp", "vrrp", "ipvs_sync")
 
 
-def _address(high: int, low: int) -> expectation.Address:
-    if high == 0 and low >> 32 == V4_MAPPED >> 32:
-        return ipaddress.IPv4Address(low & 0xFFFFFFFF)
-    return ipaddress.IPv6Address(high << 64 | low)
+def exported_name(key: str) -> str:
+    """Return the name that a column of a table has in the exported one."""
+    table, _, name = key.partition(".")
+    if table == "sacks":
+        return f"tcp_sack_{name}"
+    if key == "vrrp.virtual":
+        return "vrrp_addresses"
+    return f"{table}_{name}" if table in {"arp", "vrrp"} else name
+
+
+def _value(key: str, value: object) -> Value:
+    """Return an exported value as the one that `expectation` has: text is what it stands for."""
+    if not isinstance(value, str):
+        return value
+    if key.startswith("sacks."):
+        return tuple(int(edge) for edge in value.split(","))
+    if key == "vrrp.virtual":
+        return tuple(ipaddress.ip_address(address) for address in value.split(","))
+    if value.count(":") == 5 and MAC.fullmatch(value):
+        return int(value.replace(":", ""), 16)
+    return value if NO_ADDRESS.fullmatch(value) else ipaddress.ip_address(value)
+
+
+MAC: Final = re.compile("(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+NO_ADDRESS: Final = re.compile("[a-z0-9-]*[a-z][a-z0-9-]*")
+"""Words of enumerations."""
 
 
 def summary(result: Comparison) -> str:

@@ -114,23 +114,25 @@ def columns() -> tuple[str, ...]:
 def _keys(table: str) -> list[str]:
     found = []
     for column in schema.TABLES[table]:
-        named = column.wireshark or f"{table}.{column.name}" in _ALSO_KNOWN
-        if named and not column.name.endswith("_lo"):
-            found.append(f"{table}.{column.name.removesuffix('_hi')}")
+        key = f"{table}.{column.name.removesuffix('_hi')}"
+        named = column.wireshark or key in _ALSO_KNOWN
+        if named and not column.name.endswith("_lo") and key not in _EXPORTED_ONCE:
+            found.append(key)
     return found
 
 
 _ALSO_KNOWN: Final = frozenset(
     {
         # no field of one occurrence, but the nesting of the layers tells
-        *("packets.tunnel", "packets.tunnel_depth", "tunnels.kind", "tunnels.depth"),
-        *("icmp.icmp_len", "icmp.quoted_tunnel"),
-        *("icmp.quoted_outer_src_hi", "icmp.quoted_outer_dst_hi"),
+        *("packets.tunnel", "packets.tunnel_depth", "icmp.icmp_len", "icmp.quoted_tunnel"),
+        *("icmp.quoted_outer_src", "icmp.quoted_outer_dst"),
         # empty in tcp.seq_raw, but there as tcp.seq when it is not relative
         *("icmp.quoted_tcp_seq", "icmp.quoted_tcp_ack", "icmp.quoted_tcp_flags"),
         "icmp.quoted_transport_checksum",
     }
 )
+_EXPORTED_ONCE: Final = frozenset({"arp.eth_src"})
+"""Columns of side tables that the export has from `packets` already."""
 _TABLES: Final = ("packets", "tunnels", "sacks", "icmp", "arp", "vrrp")
 _BLANK: Final[dict[str, Value]] = {key: None for table in _TABLES for key in _keys(table)}
 
@@ -154,7 +156,7 @@ def expect(packet: Packet) -> Expected:
     if at == len(packet.layers):
         return out
     if packet.layers[at].name == "arp":
-        _arp(out, packet.layers[at], link)
+        _arp(out, packet.layers[at])
         return out
     chain = _follow(packet.layers[at:])
     _network(out, chain)
@@ -405,15 +407,13 @@ def _ip(network: Layer) -> dict[str, Value]:
 def _tunnel(out: Expected, chain: Chain) -> None:
     outer = _ip(chain.networks[0])
     values = out.values
-    values["tunnels.kind"] = chain.kinds[0] if chain.kinds else None
-    values["tunnels.depth"] = len(chain.kinds)
     values["tunnels.outer_src"], values["tunnels.outer_dst"] = outer["src"], outer["dst"]
     for name in ("ip_version", "ip_len", "ip_id", "ttl", "tos", "df"):
         values[f"tunnels.outer_{name}"] = outer[name]
     if chain.ports is not None:
         values["tunnels.outer_src_port"] = chain.ports.number("udp.srcport")
         values["tunnels.outer_dst_port"] = chain.ports.number("udp.dstport")
-    if chain.headers and chain.headers[0].name == values["tunnels.kind"]:
+    if chain.headers and chain.headers[0].name == chain.kinds[0]:
         key = chain.headers[0].number("gre.key", "vxlan.vni", "geneve.vni")
         values["tunnels.tunnel_key"] = key
 
@@ -525,7 +525,7 @@ def _quote(out: Expected, chain: Chain, *, redirect: bool) -> None:
                 out.exclude("quoted-tcp", f"icmp.quoted_{name}")
 
 
-def _arp(out: Expected, layer: Layer, link: Sequence[Layer]) -> None:
+def _arp(out: Expected, layer: Layer) -> None:
     """Expect requests and replies that map IPv4 to 48-bit addresses; the schema has no others."""
     op = {1: "request", 2: "reply"}.get(layer.number("arp.opcode") or 0)
     macs = [_mac(layer.first(f"arp.{side}.hw_mac")) for side in ("src", "dst")]
@@ -536,7 +536,6 @@ def _arp(out: Expected, layer: Layer, link: Sequence[Layer]) -> None:
     values["arp.op"] = op
     values["arp.sender_mac"], values["arp.target_mac"] = macs
     values["arp.sender"], values["arp.target"] = hosts
-    values["arp.eth_src"] = _mac(link[0].first("eth.src", "sll.src.eth")) if link else None
 
 
 def _neighbour(out: Expected, layer: Layer, network: Layer) -> None:
@@ -556,7 +555,6 @@ def _neighbour(out: Expected, layer: Layer, network: Layer) -> None:
         return
     option = layer.first("icmpv6.opt.src_linkaddr" if kind == 135 else "icmpv6.opt.target_linkaddr")
     values["arp.sender_mac"] = _mac(option)
-    values["arp.eth_src"] = values["packets.eth_src"]
 
 
 def _vrrp(out: Expected, layer: Layer) -> None:
