@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from pcapdiag.decode.network import Network
 
 _ARP_BYTES: Final = 28
-_ETHERNET_IPV4: Final = 0x0001_0800_0604_0000 >> 16
-"""Hardware and protocol type, address lengths 6 and 4: what IPv4 hosts on Ethernet send."""
+_MAC_IPV4: Final = (0x0001_0800_0604, 0x0006_0800_0604)
+"""Hardware type (Ethernet, IEEE 802), protocol type, address lengths: MACs for IPv4 addresses."""
 _ND_BYTES: Final = 24
 _OPS: Final = {name: code for code, name in enumerate(NEIGHBOUR_OPS.categories, start=1)}
 _SOLICITED: Final = 0x40  # RFC 4861 section 4.4: an answer; clear where unsolicited
@@ -56,7 +56,7 @@ def decode_arp(
     cut = window.kept < _ARP_BYTES
     note = np.where(cut, np.uint32(DecodeNote.LINK_CUT), np.uint32(0))
     op = window.u16(6)
-    usual = window.u64(0) >> np.uint64(16) == _ETHERNET_IPV4
+    usual = np.isin(window.mac(0), _MAC_IPV4)
     good = np.flatnonzero(~cut & usual & ((op == 1) | (op == 2)))
     out = Neighbours.blank(good.size)
     out.row = rows[good]

@@ -66,7 +66,7 @@ class Window:
         """
         flat = self.raw.reshape(-1)
         base = rows * self.raw.shape[1] + offset
-        value = flat.take(base).astype(np.int64)
+        value: Offsets = flat.take(base).astype(np.int64)
         for index in range(1, size):
             value = value << 8 | flat.take(base + index)
         return value

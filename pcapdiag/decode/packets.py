@@ -10,12 +10,24 @@ import polars as pl
 
 from pcapdiag import schema
 from pcapdiag.capture.frames import NO_TIME
-from pcapdiag.decode import arp, icmp, ipvs_sync, link, quoted, tables, transport, tunnel, vrrp
+from pcapdiag.decode import (
+    arp,
+    icmp,
+    ipvs_sync,
+    link,
+    quoted,
+    tables,
+    tags,
+    transport,
+    tunnel,
+    vrrp,
+)
 from pcapdiag.decode.columns import mark, rows_where
 from pcapdiag.decode.fetch import Bytes
 from pcapdiag.decode.link import Link
 from pcapdiag.decode.network import Network
 from pcapdiag.decode.rare_link import RareLinks
+from pcapdiag.decode.sheet import Sheet
 from pcapdiag.decode.tcp import Sacks
 from pcapdiag.decode.transport import Transport
 from pcapdiag.decode.tunnel import Outer, Ports
@@ -101,7 +113,7 @@ def decode_batch(
     tunnels = headers.tunnels
     message = icmp.decode(source, inner)
     quotes = quoted.decode(source, message, inner, ports)
-    asking = np.flatnonzero(header.version == link.ARP)
+    asking = np.flatnonzero(header.version == tags.ARP)
     neighbours, arp_note = arp.decode_arp(source, asking, header.start[asking], kept[asking])
     advertised, vrrp_cut = vrrp.decode(source, inner)
     synced, sync_cut = ipvs_sync.decode(source, inner, carried)
@@ -112,7 +124,7 @@ def decode_batch(
     note[asking] |= arp_note
     mark(note, vrrp_cut, DecodeNote.TRANSPORT_CUT)
     mark(note, sync_cut, DecodeNote.TRANSPORT_CUT)
-    sheet = tables.Sheet("packets", len(batch))
+    sheet = Sheet("packets", len(batch))
     _put_frames(sheet, batch, capture)
     tables.put_link(sheet, header)
     kind, depth = np.zeros((2, len(batch)), dtype=np.uint8)
@@ -168,7 +180,7 @@ def _headers(
     sacks: list[Sacks] = []
     for first in range(0, count, HEADERS_AT_ONCE):
         rows = slice(first, min(first + HEADERS_AT_ONCE, count))
-        header, inner, carried = (table.part(rows) for table in (links, networks, transports))
+        header, inner, carried = links.part(rows), networks.part(rows), transports.part(rows)
         _link(source, batch, rows, kept, header, rare)
         version = np.where(header.version >= 4, header.version, np.uint8(0))
         found, outer = tunnel.innermost(
@@ -201,7 +213,7 @@ def _link(
             rare.decode(source, out, linktype, places, start[mine], end[mine])
 
 
-def _put_frames(sheet: tables.Sheet, batch: FrameBatch, capture: int) -> None:
+def _put_frames(sheet: Sheet, batch: FrameBatch, capture: int) -> None:
     """Add what the capture file says of each frame."""
     sheet.put(
         None,

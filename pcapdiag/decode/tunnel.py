@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pcapdiag.decode import ipv4, ipv6, link, network
+from pcapdiag.decode import ipv4, ipv6, link, network, tags
 from pcapdiag.decode.columns import ALL_ROWS, Columns, mark
 from pcapdiag.decode.network import Network
 from pcapdiag.protocols import UDP_PORT_GENEVE, UDP_PORT_VXLAN, EtherType, IpProto
@@ -265,7 +265,7 @@ def _bound(step: _Step, which: Indices, short: Bools, least: Offsets, stop: Offs
 
 def _open_frames(source: Bytes, step: _Step, kept: Offsets) -> None:
     """Step over Ethernet and PPP headers inside tunnels to the IP header behind them."""
-    for what, opener in ((_ETHER, link.ethernet_inside), (_PPP, link.ppp_inside)):
+    for what, opener in ((_ETHER, link.ethernet_inside), (_PPP, tags.ppp_inside)):
         rows = np.flatnonzero((step.inside == what) & ~step.cut & ~step.bad)
         if not rows.size:
             continue

@@ -64,7 +64,7 @@ def decode(source: Bytes, network: Network) -> tuple[Vrrp, Indices]:
     short = v4[which]
     out = Vrrp.blank(which.size)
     out.row = rows[which]
-    out.version, out.vrid = version[which], window.u8(1)[which]
+    out.version, out.vrid = version[which].astype(np.uint8), window.u8(1)[which]
     out.priority = window.u8(2)[which]
     out.virtual_hi = np.where(short, np.uint64(0), address.u64(0))
     out.virtual_lo = np.where(short, address.u32(0) | np.uint64(V4_MAPPED), address.u64(8))
