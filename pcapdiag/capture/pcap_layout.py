@@ -130,20 +130,18 @@ class PcapLayout:
         if not count:
             return np.zeros(0, dtype=np.int64)
         high, low = (0, 1) if self.big_endian else (3, 2)
-
-        def windows(offset: int) -> NDArray[np.uint8]:
-            return np.ndarray(
-                (count, width),
-                dtype=np.uint8,
-                buffer=data.data,
-                offset=first + offset,
-                strides=(spacing, 1),
-            )
-
-        alike = windows(high) == data[model + high]
-        alike &= windows(low) == data[model + low]
-        split, offset = np.divmod(thinned(np.flatnonzero(alike)), width)
-        return first + split * spacing + offset
+        windows = np.ndarray(
+            (count, width),
+            dtype=np.uint8,
+            buffer=data.data,
+            offset=first + low,
+            strides=(spacing, 1),
+        )
+        alike = thinned(np.flatnonzero(windows == data[model + low]))
+        split, offset = np.divmod(alike, width)
+        found = first + split * spacing + offset
+        near: NDArray[np.int64] = found[data[found + high] == data[model + high]]
+        return near
 
     def plausible(
         self, data: NDArray[np.uint8], model: int, positions: NDArray[np.int64]
