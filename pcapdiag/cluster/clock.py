@@ -4,35 +4,27 @@ A packet cannot arrive before it left. One that goes from A to B bounds the offs
 from above (by the time it seems to need), one that goes from B to A bounds it from below; the
 least delays of both directions leave an interval (Paxson, On Calibrating Measurements of Packet
 Transit Times, SIGMETRICS 1998). In LVS-DR and LVS-TUN the packets shared with a realserver go one
-way only. Then ARP from the other
-side helps, and cause and effect: an acknowledgement at A was sent after what it acknowledges left
-B.
+way only; delays.py says what helps there.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import polars as pl
 
-from pcapdiag.cluster import identity, links
+from pcapdiag.cluster import delays, links
 from pcapdiag.cluster.macs import find as find_macs
-from pcapdiag.protocols import TcpFlag
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from pcapdiag.cluster.links import Links
+    from pcapdiag.cluster.delays import Bounds
     from pcapdiag.cluster.topology import Topology
     from pcapdiag.flows.vantage import VantageTables
-
-MAX_FLOWS: Final = 4096
-"""Groups of flows, spread over the captures, whose packets are compared: the least delay of some
-ten thousand packets is not made better by a million."""
 
 TIMESTAMP_NOISE_NS: Final = 200_000
 """By how much bounds may contradict each other: frames are stamped in batches, behind the NIC's
@@ -41,20 +33,11 @@ interrupt moderation and GRO, some tens of microseconds late."""
 RESOLUTION_NS: Final = 1_000
 """What classic pcap files cut off each time: no bound is tighter."""
 
-SAME_WIRE_NS: Final = 1_000_000
-"""Longest way of a frame that two captures show with one TTL: they are on one link."""
-
 DRIFT_WINDOWS: Final = 16
 """Parts of the common span whose least delays show a drift."""
 
 MIN_DRIFT_SPAN_NS: Final = 30_000_000_000
 """Below this a drift of 50 ppm, which is much for a PC clock, is 1.5 ms: less than delays vary."""
-
-ARP_MATCH_NS: Final = 50_000_000
-"""How near an ARP frame must be to its other sight, both clocks roughly aligned."""
-
-ARP_ALONE_NS: Final = 1_000_000_000
-"""No equal ARP frame this near, or it is not known which was seen."""
 
 
 @dataclass(frozen=True)
@@ -86,28 +69,6 @@ class Clocks:
         return time_ns + offset - (time_ns - middle) * drift // 1_000_000_000
 
 
-@dataclass
-class _Bounds:
-    """Bounds on how far a vantage's clock is ahead of another's, as points (time, bound)."""
-
-    upper: list[NDArray[np.int64]] = field(default_factory=list)
-    lower: list[NDArray[np.int64]] = field(default_factory=list)
-    packets: int = 0
-
-    def add(self, *, time: pl.Series, ahead: pl.Series, upper: bool) -> None:
-        """Add points; each is (time, bound)."""
-        if len(time):
-            points = np.stack([time.to_numpy(), ahead.to_numpy()]).astype(np.int64)
-            (self.upper if upper else self.lower).append(points)
-
-    def flipped(self) -> _Bounds:
-        """Return the bounds as seen from the other vantage."""
-        turned = _Bounds(packets=self.packets)
-        turned.upper = [np.stack([part[0] - part[1], -part[1]]) for part in self.lower]
-        turned.lower = [np.stack([part[0] - part[1], -part[1]]) for part in self.upper]
-        return turned
-
-
 @dataclass(frozen=True)
 class _Fit:
     """How far ahead a clock is: at `middle`, with error, drift and a reason; None: not known."""
@@ -129,9 +90,9 @@ def align(vantages: Sequence[VantageTables], topology: Topology | None = None) -
         return Clocks((0,), (0,), ("the only vantage: its clock is the common one",), (0,), (0,), 0)
     found = topology.observed.links if topology is not None else links.find(vantages)
     own = topology.vantage_macs if topology is not None else find_macs(vantages).own
-    seen = _shared(vantages, found)
+    seen = delays.shared(vantages, found)
     pairs = {
-        (one, other): _pair(vantages, found, seen, own, one, other)
+        (one, other): delays.between(vantages, seen, own, one, other)
         for one in range(count)
         for other in range(one + 1, count)
     }
@@ -144,7 +105,7 @@ def align(vantages: Sequence[VantageTables], topology: Topology | None = None) -
 
 def _tree(
     vantages: Sequence[VantageTables],
-    pairs: dict[tuple[int, int], _Bounds],
+    pairs: dict[tuple[int, int], Bounds],
     weight: NDArray[np.int64],
     reference: int,
 ) -> Clocks:
@@ -185,220 +146,7 @@ def _tree(
     )
 
 
-def _shared(vantages: Sequence[VantageTables], found: Links) -> pl.DataFrame:
-    """Return the packets of flows that several vantages saw, one row a first sight.
-
-    Columns: same (equal where the addresses stayed), changed (equal where the server's may have
-    been translated), vantage, time_ns, ttl, eth_src, eth_dst.
-    """
-    nodes = found.nodes.with_columns(pl.Series("group", found.group))
-    several = nodes.filter(pl.col("vantage").n_unique().over("group") > 1)
-    groups = several.group_by("group").agg(pl.col("first_ns").min()).sort("first_ns", "group")
-    step = max(1, len(groups) // MAX_FLOWS)
-    chosen = several.join(groups.gather_every(step), on="group", how="semi")
-    parts = [
-        identity.marks(vantage, chosen.filter(pl.col("vantage") == index).select("node", "flow"))
-        .filter(pl.col("time_ns").is_not_null())
-        .select(pl.lit(index, pl.UInt16).alias("vantage"), pl.all())
-        for index, vantage in enumerate(vantages)
-    ]
-    sights = pl.concat(parts).join(
-        chosen.select("node", "group", "tuple"), on="node", maintain_order="left"
-    )
-    # A translated packet keeps its originator only; within one group that is mark enough.
-    return sights.select(
-        pl.struct("group", "tuple", "translated").hash().alias("same"),
-        pl.struct("group", "translated").hash().alias("changed"),
-        "vantage",
-        "time_ns",
-        "ttl",
-        "eth_src",
-        "eth_dst",
-    )
-
-
-def _seen_at_both(seen: pl.DataFrame, one: int, other: int) -> pl.DataFrame:
-    """Return the packets that two vantages saw exactly once each, side by side."""
-    found = pl.DataFrame()
-    for key in ("same", "changed"):
-        sides = [
-            seen.filter(pl.col("vantage") == index).filter(pl.len().over(key) == 1)
-            for index in (one, other)
-        ]
-        found = sides[0].join(sides[1], on=key, suffix="_2")
-        if not found.is_empty():
-            break
-    return found
-
-
-def _pair(
-    vantages: Sequence[VantageTables],
-    found: Links,
-    seen: pl.DataFrame,
-    own: Sequence[frozenset[int]],
-    one: int,
-    other: int,
-) -> _Bounds:
-    """Return the bounds on how far the clock of `other` is ahead of that of `one`."""
-    both = _seen_at_both(seen, one, other).with_columns(
-        (pl.col("time_ns_2") - pl.col("time_ns")).alias("ahead"),
-        (pl.col("ttl").cast(pl.Int16) - pl.col("ttl_2").cast(pl.Int16)).alias("hops"),
-    )
-    bounds = _Bounds(packets=len(both))
-    if both.is_empty():
-        return bounds
-    sent = pl.col("eth_src").is_in(list(own[one])) | pl.col("eth_dst").is_in(list(own[other]))
-    taken = pl.col("eth_src").is_in(list(own[other])) | pl.col("eth_dst").is_in(list(own[one]))
-    same = pl.col("hops") == 0
-    there = (pl.col("hops") > 0) | (same & sent.fill_null(False) & ~taken.fill_null(False))
-    back = (pl.col("hops") < 0) | (same & taken.fill_null(False) & ~sent.fill_null(False))
-    for condition, upper in ((there, True), (back, False)):
-        rows = both.filter(condition.fill_null(False))
-        bounds.add(time=rows["time_ns"], ahead=rows["ahead"], upper=upper)
-    open_ = both.filter(~(there.fill_null(False) | back.fill_null(False)))
-    # Which of two captures on one link was first is not known, only that the way is short.
-    bounds.add(time=open_["time_ns"], ahead=open_["ahead"] + SAME_WIRE_NS, upper=True)
-    bounds.add(time=open_["time_ns"], ahead=open_["ahead"] - SAME_WIRE_NS, upper=False)
-    _add_causes(vantages, found, bounds, one, other)
-    _add_arp(vantages, own, bounds, one, other)
-    return bounds
-
-
-def _add_causes(
-    vantages: Sequence[VantageTables], found: Links, bounds: _Bounds, one: int, other: int
-) -> None:
-    """Add what handshakes say: a SYN-ACK left before the acknowledgement of it was sent."""
-    answers = [_synacks(vantages[index], found, index) for index in (one, other)]
-    confirmed = [_confirmations(vantages[index], found, index) for index in (one, other)]
-    for answer, confirmation, upper in (
-        (answers[0], confirmed[1], True),
-        (answers[1], confirmed[0], False),
-    ):
-        rows = answer.join(confirmation, on=["group", "number"], suffix="_ack")
-        ahead = (
-            rows["time_ns_ack"] - rows["time_ns"]
-            if upper
-            else rows["time_ns"] - rows["time_ns_ack"]
-        )
-        bounds.add(time=rows["time_ns"] if upper else rows["time_ns_ack"], ahead=ahead, upper=upper)
-
-
-def _synacks(vantage: VantageTables, found: Links, index: int) -> pl.DataFrame:
-    """Return the first SYN-ACK of each flow: group, number (its sequence number + 1), time_ns."""
-    flags = int(TcpFlag.SYN | TcpFlag.ACK)
-    return _of_groups(
-        vantage.packets.filter(
-            ((pl.col("tcp_flags") & flags) == flags)
-            & ~pl.col("by_orig")
-            & pl.col("copy_of").is_null()
-        ).select(
-            "flow", ((pl.col("tcp_seq").cast(pl.UInt64) + 1) % 2**32).alias("number"), "time_ns"
-        ),
-        found,
-        index,
-    )
-
-
-def _confirmations(vantage: VantageTables, found: Links, index: int) -> pl.DataFrame:
-    """Return per flow and acknowledgement number the first packet of the originator with it."""
-    opening = pl.col("time_ns").rank("ordinal").over("flow") <= 4
-    return _of_groups(
-        vantage.packets.filter(
-            ((pl.col("tcp_flags") & int(TcpFlag.ACK | TcpFlag.SYN)) == int(TcpFlag.ACK))
-            & pl.col("by_orig")
-            & pl.col("copy_of").is_null()
-        )
-        .filter(opening)
-        .select("flow", pl.col("tcp_ack").cast(pl.UInt64).alias("number"), "time_ns"),
-        found,
-        index,
-    )
-
-
-def _of_groups(rows: pl.DataFrame, found: Links, index: int) -> pl.DataFrame:
-    """Return the earliest row of each group of flows and number."""
-    nodes = found.nodes.with_columns(pl.Series("group", found.group))
-    here = nodes.filter(pl.col("vantage") == index).select("flow", "group")
-    return (
-        rows.join(here, on="flow")
-        .group_by("group", "number")
-        .agg(pl.col("time_ns").drop_nulls().min())
-    ).drop_nulls("time_ns")
-
-
-def _add_arp(
-    vantages: Sequence[VantageTables],
-    own: Sequence[frozenset[int]],
-    bounds: _Bounds,
-    one: int,
-    other: int,
-) -> None:
-    """Add ARP and neighbour discovery frames that one of the two hosts sent and the other got.
-
-    They are alike every time, so that they count only where no equal one is near.
-    """
-    rough = _rough(bounds)
-    if rough is None:
-        return
-    for sender, receiver, upper in ((one, other, True), (other, one, False)):
-        shift = rough if upper else -rough
-        frames = _arp_frames(vantages[sender]).filter(
-            pl.col("eth_src").is_in(list(own[sender]))
-            & ~pl.col("eth_src").is_in(list(own[receiver]))
-        )
-        heard = _arp_frames(vantages[receiver])
-        if frames.is_empty() or heard.is_empty():
-            continue
-        both = (
-            frames.with_columns((pl.col("time_ns") + shift).alias("expected"))
-            .sort("expected")
-            .join_asof(
-                heard.with_columns(pl.col("time_ns").alias("arrived")).sort("arrived"),
-                left_on="expected",
-                right_on="arrived",
-                by="key",
-                strategy="nearest",
-                tolerance=ARP_MATCH_NS,
-                check_sortedness=False,
-            )
-        )
-        both = both.drop_nulls("arrived")
-        ahead = both["arrived"] - both["time_ns"] if upper else both["time_ns"] - both["arrived"]
-        time = both["time_ns"] if upper else both["arrived"]
-        bounds.add(time=time, ahead=ahead, upper=upper)
-
-
-def _rough(bounds: _Bounds) -> int | None:
-    """Return the offset within some milliseconds, or None: the least delay that was seen."""
-    if bounds.upper:
-        return min(int(part[1].min()) for part in bounds.upper)
-    if bounds.lower:
-        return max(int(part[1].max()) for part in bounds.lower)
-    return None
-
-
-def _arp_frames(vantage: VantageTables) -> pl.DataFrame:
-    """Return the ARP and ND frames without an equal within ARP_ALONE_NS: key, eth_src, time_ns."""
-    times = vantage.packets.select("time_ns", "copy_of").with_row_index("row")
-    rows = vantage.arp.join(times, on="row").filter(
-        pl.col("time_ns").is_not_null() & pl.col("copy_of").is_null()
-    )
-    keyed = rows.select(
-        pl.struct("op", "sender_mac", "sender_hi", "sender_lo", "target_hi", "target_lo", "eth_src")
-        .hash()
-        .alias("key"),
-        "eth_src",
-        "time_ns",
-    ).sort("key", "time_ns")
-    before = pl.col("time_ns") - pl.col("time_ns").shift(1).over("key")
-    after = pl.col("time_ns").shift(-1).over("key") - pl.col("time_ns")
-    alone = (before.fill_null(ARP_ALONE_NS) >= ARP_ALONE_NS) & (
-        after.fill_null(ARP_ALONE_NS) >= ARP_ALONE_NS
-    )
-    return keyed.filter(alone)
-
-
-def _fit(bounds: _Bounds, name: str) -> _Fit:
+def _fit(bounds: Bounds, name: str) -> _Fit:
     """Return how far ahead a clock is, from bounds; refused where they contradict each other."""
     upper = np.concatenate(bounds.upper, axis=1) if bounds.upper else np.empty((2, 0), np.int64)
     lower = np.concatenate(bounds.lower, axis=1) if bounds.lower else np.empty((2, 0), np.int64)

@@ -240,38 +240,67 @@ def filter_keeps_icmp(text: str) -> bool:
 def _leaving(
     vantage: VantageTables, index: int, topology: Topology
 ) -> list[tuple[int, int, frozenset[int]]]:
-    """Return (service, packets, captures) of what leaves a director towards realservers."""
-    observed = topology.observed
-    out = observed.passages.filter(
+    """Return (service, packets, captures) of what leaves a director towards realservers.
+
+    In NAT that is what goes to a realserver's translated port, else what was passed on.
+    """
+    passed = topology.observed.passages.filter(
         (pl.col("vantage") == index)
         & pl.col("by_orig")
         & pl.col("kind").is_in(["routed", "encapsulated"])
-    ).select("flow", pl.col("out_row").alias("row"))
+    )
+    captures = vantage.packets.select("capture")[passed.get_column("out_row")]
+    out = passed.select("flow").hstack(captures).group_by("flow", "capture").len("packets")
+    sent = (
+        vantage.packets.lazy()
+        .filter(pl.col("flow").is_not_null() & pl.col("by_orig"))
+        .group_by("flow", "capture")
+        .agg(pl.len().alias("packets"))
+        .collect()
+    )
     flows = vantage.flows.select("flow", "ip_proto", "resp_hi", "resp_lo", "resp_port")
-    packets = vantage.packets.select("capture", "flow", "by_orig", "copy_of").with_row_index("row")
-    found: list[tuple[int, int, frozenset[int]]] = []
+    ends = _egress_ends(topology, flows.schema)
+    counted = []
+    for rows, nat in ((sent, True), (out, False)):
+        mine = ends.filter(pl.col("nat") == nat)
+        exact = mine.filter(pl.col("resp_port").is_not_null())
+        whole = mine.filter(pl.col("resp_port").is_null()).drop("resp_port")
+        address = ["ip_proto", "resp_hi", "resp_lo"]
+        counted += [
+            flows.join(exact, on=[*address, "resp_port"]).join(rows, on="flow"),
+            flows.join(whole, on=address)
+            .join(rows, on="flow")
+            .select(*flows.columns, "service", "nat", "capture", "packets"),
+        ]
+    seen = (
+        pl.concat(counted, how="diagonal")
+        .group_by("service")
+        .agg(pl.col("packets").sum(), pl.col("capture").unique())
+        .sort("service")
+    )
+    return [(service, packets, frozenset(used)) for service, packets, used in seen.iter_rows()]
+
+
+def _egress_ends(topology: Topology, schema: pl.Schema) -> pl.DataFrame:
+    """Return the server endpoints by which each service's packets leave a director."""
+    rows: list[tuple[int, int, int, int, int | None, bool]] = []
     for number, service in enumerate(topology.services):
-        if service.method is None or service.vip is None:
-            continue
         if service.method == "nat":
-            behind = pl.DataFrame(
-                [(service.ip_proto, *rip, port) for rip, port in sorted(service.realserver_ports)],
-                schema={name: flows.schema[name] for name in flows.columns[1:]},
-                orient="row",
-            )
-            wanted = flows.join(behind, on=flows.columns[1:], how="semi")
-            rows = packets.filter(pl.col("by_orig")).join(wanted, on="flow", how="semi")
-        else:
-            same = pl.col("ip_proto").eq(service.ip_proto) & pl.col("resp_hi").eq(service.vip[0])
-            same &= pl.col("resp_lo").eq(service.vip[1])
-            if service.port is not None:
-                same &= pl.col("resp_port").eq(service.port)
-            mine = out.join(flows.filter(same), on="flow", how="semi")
-            rows = packets.join(mine.select("row"), on="row", how="semi")
-        if len(rows):
-            captures = frozenset(rows.get_column("capture").unique().to_list())
-            found.append((number, len(rows), captures))
-    return found
+            rows += [
+                (number, service.ip_proto, *rip, port, True)
+                for rip, port in sorted(service.realserver_ports)
+            ]
+        elif service.method is not None and service.vip is not None:
+            rows.append((number, service.ip_proto, *service.vip, service.port, False))
+    return pl.DataFrame(
+        rows,
+        schema={
+            "service": pl.UInt16,
+            **{name: schema[name] for name in ("ip_proto", "resp_hi", "resp_lo", "resp_port")},
+            "nat": pl.Boolean,
+        },
+        orient="row",
+    )
 
 
 def _common_span(vantage: VantageTables, captures: frozenset[int]) -> tuple[int | None, int | None]:

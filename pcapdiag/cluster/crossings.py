@@ -31,6 +31,9 @@ TRANSIT_NS: Final = 1_000_000_000
 """Longest way of one message through the vantages; the smallest gap of two alike is far shorter
 only where IP IDs tell them apart anyway."""
 
+MAX_ALIKE: Final = 1 << 32
+"""More sights of one bunch than there can be rows: keeps the numbers of bunches apart."""
+
 _SEED: Final = 0x2D7
 
 _QUOTED: Final = (
@@ -280,47 +283,61 @@ def _numbered(seen: pl.DataFrame, clocks: Clocks) -> pl.DataFrame:
     not, only those whose times on the common clock name exactly one partner are joined.
     """
     ordered = seen.sort("key", "vantage", "time_ns", "ttl", descending=[False, False, False, True])
-    group = ["key", "vantage"]
-    gap = pl.col("time_ns") - pl.col("time_ns").shift(1).over(group)
+    new = (
+        (pl.col("key") != pl.col("key").shift(1))
+        | (pl.col("vantage") != pl.col("vantage").shift(1))
+    ).fill_null(True)
+    gap = pl.col("time_ns") - pl.col("time_ns").shift(1)
     again = (
-        gap.is_null()
+        new
+        | gap.is_null()
         | (gap > TRANSIT_NS)
-        | ((pl.col("ttl") >= pl.col("ttl").shift(1).over(group)) & (gap >= NEXT_MESSAGE_NS))
+        | ((pl.col("ttl") >= pl.col("ttl").shift(1)) & (gap >= NEXT_MESSAGE_NS))
     )
-    ordered = ordered.with_columns(again.cum_sum().over(group).alias("nth"))
-    counted = ordered.with_columns(pl.col("nth").max().over(group).alias("times"))
-    even = pl.col("times").n_unique().over("key") == 1
+    runs = ordered.with_columns(new.cum_sum().alias("run"), again.cum_sum().alias("nth"))
+    counts = runs.group_by("run").agg(
+        pl.col("key").first(),
+        pl.col("nth").min().alias("before"),
+        (pl.col("nth").max() - pl.col("nth").min()).alias("times"),
+    )
+    uneven = counts.group_by("key").agg((pl.col("times").n_unique() > 1).alias("uneven"))
+    counted = runs.join(
+        counts.join(uneven, on="key").select("run", "before", "uneven"), on="run"
+    ).with_columns((pl.col("nth") - pl.col("before")).cast(pl.Int64).alias("part"))
+    firm = counted.filter(~pl.col("uneven"))
+    loose = _bunched(counted.filter("uneven"), clocks)
+    both = pl.concat([firm, loose])
+    begins = both.group_by("key", "part").agg(pl.col("common_ns").min().alias("begin"))
+    numbered = begins.sort("begin", "key", "part").with_row_index("message")
+    return both.join(numbered, on=["key", "part"]).sort("message", "common_ns", "vantage", "row")
+
+
+def _bunched(sights: pl.DataFrame, clocks: Clocks) -> pl.DataFrame:
+    """Give sights of equal content, that vantages saw unequally often, a `part` by their times.
+
+    A pause on the common clock begins another message. Where a vantage is not on it, or saw two
+    within one bunch, nothing is joined across vantages.
+    """
     error = sum(item or 0 for item in clocks.error_ns)
-    # Uneven counts: begin a new cluster of sights wherever the common clock shows a pause.
-    loose = (
-        counted.filter(~even)
-        .sort("key", "common_ns")
-        .with_columns(
-            (
-                (pl.col("common_ns") - pl.col("common_ns").shift(1).over("key")).fill_null(0)
-                > NEXT_MESSAGE_NS + error
-            )
-            .cum_sum()
-            .over("key")
-            .alias("bunch")
-        )
+    pause = pl.col("common_ns") - pl.col("common_ns").shift(1).over("key")
+    bunched = sights.sort("key", "common_ns").with_columns(
+        (pause.fill_null(0) > NEXT_MESSAGE_NS + error).cum_sum().over("key").alias("bunch")
     )
-    sure = pl.col("aligned").all().over("key", "bunch") & (
-        pl.struct("vantage", "nth").n_unique().over("key", "bunch")
-        == pl.col("vantage").n_unique().over("key", "bunch")
-    )
-    apart = pl.struct("vantage", "nth").rank("dense").over("key", "bunch").cast(pl.Int64)
-    loose = loose.with_columns(
-        (pl.col("bunch").cast(pl.Int64) * 1_000_000 + pl.when(sure).then(0).otherwise(apart)).alias(
-            "part"
+    each = pl.struct("vantage", "part")
+    sure = (
+        bunched.group_by("key", "bunch")
+        .agg(
+            pl.col("aligned").all().alias("aligned_all"),
+            (each.n_unique() == pl.col("vantage").n_unique()).alias("single"),
         )
-    ).drop("bunch")
-    firm = counted.filter(even).with_columns(pl.col("nth").cast(pl.Int64).alias("part"))
+        .select("key", "bunch", (pl.col("aligned_all") & pl.col("single")).alias("sure"))
+    )
+    apart = each.rank("dense").over("key", "bunch").cast(pl.Int64)
+    part = pl.col("bunch").cast(pl.Int64) * MAX_ALIKE + pl.when("sure").then(0).otherwise(apart)
     return (
-        pl.concat([firm, loose.select(firm.columns)])
-        .with_columns(pl.col("common_ns").min().over("key", "part").alias("begin"))
-        .sort("begin", "key", "part", "common_ns", "vantage", "row")
-        .with_columns((pl.struct("begin", "key", "part").rle_id()).cast(pl.UInt32).alias("message"))
+        bunched.join(sure, on=["key", "bunch"])
+        .with_columns(part.alias("part"))
+        .select(sights.columns)
     )
 
 

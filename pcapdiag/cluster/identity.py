@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from pcapdiag.protocols import IpProto
+from pcapdiag.protocols import IpProto, TcpFlag
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,16 +74,20 @@ def nodes(vantages: Sequence[VantageTables]) -> pl.DataFrame:
     )
 
 
-def marks(vantage: VantageTables, flows: pl.DataFrame) -> pl.DataFrame:
+def marks(vantage: VantageTables, flows: pl.DataFrame, *, opening: bool = False) -> pl.DataFrame:
     """Return the packets of some flows, first sights only, with what identifies them.
 
-    `flows` has node and flow. Returned: node, row, time_ns, ttl, by_orig, eth_src, eth_dst,
-    direction, `direct` (UInt64, equal where addresses and ports stayed) and `translated` (UInt64,
-    equal where only the responder's changed). Packets with too few marks are left out.
+    `flows` has node and flow; `opening` leaves all but SYN and SYN-ACK out. Returned: node, row,
+    time_ns, ttl, by_orig, eth_src, eth_dst, direction, `direct` (UInt64, equal where addresses and
+    ports stayed) and `translated` (UInt64, equal where only the responder's changed). Packets with
+    too few marks are left out.
     """
     rows = vantage.packets.lazy().with_row_index("row")
+    chosen = pl.col("flow").is_not_null() & pl.col("copy_of").is_null()
+    if opening:
+        chosen = chosen & ((pl.col("tcp_flags") & int(TcpFlag.SYN)) != 0)
     wanted = (
-        rows.filter(pl.col("flow").is_not_null() & pl.col("copy_of").is_null())
+        rows.filter(chosen)
         .select(
             "row",
             "flow",

@@ -48,7 +48,12 @@ def find(vantages: Sequence[VantageTables]) -> Links:
     shared = _shared_tuples(nodes)
     changed = _several_servers(nodes)
     wanted = pl.concat([shared, changed]).unique()
-    sights = _sights(vantages, nodes, wanted)
+    # Openings first: they are few, and one shared SYN is proof enough.
+    openings = _sights(vantages, nodes, wanted, opening=True)
+    rest = _unsettled(nodes, shared, changed, openings)
+    sights = pl.concat(
+        [openings.join(rest, on="node", how="anti"), _sights(vantages, nodes, rest, opening=False)]
+    )
     direct, refused = _direct_edges(sights.join(shared, on="node", how="semi"))
     between = sights.join(changed, on="node", how="semi")
     translated, translations, unclear = _translated_edges(between, nodes)
@@ -57,6 +62,35 @@ def find(vantages: Sequence[VantageTables]) -> Links:
         len(nodes), edges.get_column("a").to_numpy(), edges.get_column("b").to_numpy()
     )
     return Links(nodes, group, translations, refused + unclear)
+
+
+def _unsettled(
+    nodes: pl.DataFrame, shared: pl.DataFrame, changed: pl.DataFrame, openings: pl.DataFrame
+) -> pl.DataFrame:
+    """Return the nodes whose openings do not tell all that belongs to them.
+
+    With each comes every node of its client endpoint: one of them may be its other half.
+    """
+    direct, _ = _direct_edges(openings.join(shared, on="node", how="semi"))
+    joined = pl.concat([direct.get_column("a"), direct.get_column("b")]).unique()
+    turned = (
+        openings.join(changed, on="node", how="semi")
+        .join(nodes.select("node", "server"), on="node")
+        .filter(pl.col("server").n_unique().over("translated") > 1)
+        .get_column("node")
+        .unique()
+    )
+    alone = pl.concat(
+        [
+            shared.filter(~pl.col("node").is_in(joined.implode())),
+            changed.filter(~pl.col("node").is_in(turned.implode())),
+        ]
+    )
+    ends = nodes.join(alone, on="node", how="semi").select("client", "server")
+    both = pl.concat([ends.get_column("client"), ends.get_column("server")]).unique().implode()
+    near = pl.col("client").is_in(both) | pl.col("server").is_in(both)
+    wanted = pl.concat([shared, changed]).unique()
+    return nodes.filter(near).join(wanted, on="node", how="semi").select("node")
 
 
 def _shared_tuples(nodes: pl.DataFrame) -> pl.DataFrame:
@@ -70,14 +104,18 @@ def _several_servers(nodes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _sights(
-    vantages: Sequence[VantageTables], nodes: pl.DataFrame, wanted: pl.DataFrame
+    vantages: Sequence[VantageTables],
+    nodes: pl.DataFrame,
+    wanted: pl.DataFrame,
+    *,
+    opening: bool,
 ) -> pl.DataFrame:
     """Return identity.marks of the wanted nodes of all vantages, with vantage."""
     some = nodes.join(wanted, on="node", how="semi").select("vantage", "flow", "node")
     parts = [
-        identity.marks(vantage, some.filter(pl.col("vantage") == index)).with_columns(
-            pl.lit(index, pl.UInt16).alias("vantage")
-        )
+        identity.marks(
+            vantage, some.filter(pl.col("vantage") == index), opening=opening
+        ).with_columns(pl.lit(index, pl.UInt16).alias("vantage"))
         for index, vantage in enumerate(vantages)
     ]
     return pl.concat(parts)

@@ -1,0 +1,288 @@
+"""Bounds on how far two vantages' clocks are apart, from what both of them saw.
+
+A packet that goes from A to B bounds the offset of B's clock from above, by the time it seems to
+need; one that goes from B to A bounds it from below. Where none does, ARP frames help, and cause
+and effect: an acknowledgement was sent after what it acknowledges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+from pcapdiag.cluster import identity
+from pcapdiag.protocols import TcpFlag
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from pcapdiag.cluster.links import Links
+    from pcapdiag.flows.vantage import VantageTables
+
+MAX_FLOWS: Final = 4096
+"""Groups of flows, spread over the captures, whose packets are compared: the least delay of some
+ten thousand packets is not made better by a million."""
+
+SAME_WIRE_NS: Final = 1_000_000
+"""Longest way of a frame that two captures show with one TTL: they are on one link."""
+
+ARP_MATCH_NS: Final = 50_000_000
+"""How near an ARP frame must be to its other sight, both clocks roughly aligned."""
+
+ARP_ALONE_NS: Final = 1_000_000_000
+"""No equal ARP frame this near, or it is not known which was seen."""
+
+
+@dataclass
+class Bounds:
+    """Bounds on how far a vantage's clock is ahead of another's, as points (time, bound)."""
+
+    upper: list[NDArray[np.int64]] = field(default_factory=list)
+    lower: list[NDArray[np.int64]] = field(default_factory=list)
+    packets: int = 0
+
+    def add(self, *, time: pl.Series, ahead: pl.Series, upper: bool) -> None:
+        """Add points; each is (time, bound)."""
+        if len(time):
+            points = np.stack([time.to_numpy(), ahead.to_numpy()]).astype(np.int64)
+            (self.upper if upper else self.lower).append(points)
+
+    def flipped(self) -> Bounds:
+        """Return the bounds as seen from the other vantage."""
+        turned = Bounds(packets=self.packets)
+        turned.upper = [np.stack([part[0] - part[1], -part[1]]) for part in self.lower]
+        turned.lower = [np.stack([part[0] - part[1], -part[1]]) for part in self.upper]
+        return turned
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What several vantages saw of the same flows.
+
+    flows: a sample of the flows that several vantages saw: vantage, flow, node, group, tuple.
+    sights: their
+        packets, first sights only: same (equal where the addresses stayed), changed (equal where
+        the server's may have been translated), vantage, time_ns, ttl, eth_src, eth_dst.
+    """
+
+    flows: pl.DataFrame
+    sights: pl.DataFrame
+
+
+def shared(vantages: Sequence[VantageTables], found: Links) -> Shared:
+    """Return a sample, spread over the captures, of what several vantages saw."""
+    nodes = found.nodes.with_columns(pl.Series("group", found.group))
+    several = nodes.filter(pl.col("vantage").n_unique().over("group") > 1)
+    groups = several.group_by("group").agg(pl.col("first_ns").min()).sort("first_ns", "group")
+    step = max(1, len(groups) // MAX_FLOWS)
+    chosen = several.join(groups.gather_every(step), on="group", how="semi").select(
+        "vantage", "flow", "node", "group", "tuple"
+    )
+    parts = [
+        identity.marks(vantage, chosen.filter(pl.col("vantage") == index).select("node", "flow"))
+        .filter(pl.col("time_ns").is_not_null())
+        .select(pl.lit(index, pl.UInt16).alias("vantage"), pl.all())
+        for index, vantage in enumerate(vantages)
+    ]
+    sights = pl.concat(parts).join(
+        chosen.select("node", "group", "tuple"), on="node", maintain_order="left"
+    )
+    # A translated packet keeps its originator only; within one group that is mark enough.
+    timed = sights.select(
+        pl.struct("group", "tuple", "translated").hash().alias("same"),
+        pl.struct("group", "translated").hash().alias("changed"),
+        "vantage",
+        "time_ns",
+        "ttl",
+        "eth_src",
+        "eth_dst",
+    )
+    return Shared(chosen, timed)
+
+
+def _seen_at_both(seen: pl.DataFrame, one: int, other: int) -> pl.DataFrame:
+    """Return the packets that two vantages saw exactly once each, side by side."""
+    found = pl.DataFrame()
+    for key in ("same", "changed"):
+        sides = [
+            seen.filter(pl.col("vantage") == index).filter(pl.len().over(key) == 1)
+            for index in (one, other)
+        ]
+        found = sides[0].join(sides[1], on=key, suffix="_2")
+        if not found.is_empty():
+            break
+    return found
+
+
+def between(
+    vantages: Sequence[VantageTables],
+    seen: Shared,
+    own: Sequence[frozenset[int]],
+    one: int,
+    other: int,
+) -> Bounds:
+    """Return the bounds on how far the clock of `other` is ahead of that of `one`."""
+    both = _seen_at_both(seen.sights, one, other).with_columns(
+        (pl.col("time_ns_2") - pl.col("time_ns")).alias("ahead"),
+        (pl.col("ttl").cast(pl.Int16) - pl.col("ttl_2").cast(pl.Int16)).alias("hops"),
+    )
+    bounds = Bounds(packets=len(both))
+    if both.is_empty():
+        return bounds
+    sent = pl.col("eth_src").is_in(list(own[one])) | pl.col("eth_dst").is_in(list(own[other]))
+    taken = pl.col("eth_src").is_in(list(own[other])) | pl.col("eth_dst").is_in(list(own[one]))
+    same = pl.col("hops") == 0
+    there = (pl.col("hops") > 0) | (same & sent.fill_null(False) & ~taken.fill_null(False))
+    back = (pl.col("hops") < 0) | (same & taken.fill_null(False) & ~sent.fill_null(False))
+    for condition, upper in ((there, True), (back, False)):
+        rows = both.filter(condition.fill_null(False))
+        bounds.add(time=rows["time_ns"], ahead=rows["ahead"], upper=upper)
+    open_ = both.filter(~(there.fill_null(False) | back.fill_null(False)))
+    # Which of two captures on one link was first is not known, only that the way is short.
+    bounds.add(time=open_["time_ns"], ahead=open_["ahead"] + SAME_WIRE_NS, upper=True)
+    bounds.add(time=open_["time_ns"], ahead=open_["ahead"] - SAME_WIRE_NS, upper=False)
+    if not (bounds.upper and bounds.lower):
+        _add_causes(vantages, seen, bounds, one, other)
+    _add_arp(vantages, own, bounds, one, other)
+    return bounds
+
+
+def _add_causes(
+    vantages: Sequence[VantageTables], seen: Shared, bounds: Bounds, one: int, other: int
+) -> None:
+    """Add what handshakes say: a SYN-ACK left before the acknowledgement of it was sent."""
+    answers = [_synacks(vantages[index], seen, index) for index in (one, other)]
+    confirmed = [_confirmations(vantages[index], seen, index) for index in (one, other)]
+    for answer, confirmation, upper in (
+        (answers[0], confirmed[1], True),
+        (answers[1], confirmed[0], False),
+    ):
+        rows = answer.join(confirmation, on=["group", "number"], suffix="_ack")
+        ahead = (
+            rows["time_ns_ack"] - rows["time_ns"]
+            if upper
+            else rows["time_ns"] - rows["time_ns_ack"]
+        )
+        bounds.add(time=rows["time_ns"] if upper else rows["time_ns_ack"], ahead=ahead, upper=upper)
+
+
+def _synacks(vantage: VantageTables, seen: Shared, index: int) -> pl.DataFrame:
+    """Return the first SYN-ACK of each flow: group, number (its sequence number + 1), time_ns."""
+    flags = int(TcpFlag.SYN | TcpFlag.ACK)
+    return _of_groups(
+        vantage.packets.lazy()
+        .filter(
+            ((pl.col("tcp_flags") & flags) == flags)
+            & ~pl.col("by_orig")
+            & pl.col("copy_of").is_null()
+        )
+        .select(
+            "flow", ((pl.col("tcp_seq").cast(pl.UInt64) + 1) % 2**32).alias("number"), "time_ns"
+        ),
+        seen,
+        index,
+    )
+
+
+def _confirmations(vantage: VantageTables, seen: Shared, index: int) -> pl.DataFrame:
+    """Return per flow and acknowledgement number the first packet of the originator with it."""
+    return _of_groups(
+        vantage.packets.lazy()
+        .filter(
+            ((pl.col("tcp_flags") & int(TcpFlag.ACK | TcpFlag.SYN)) == int(TcpFlag.ACK))
+            & pl.col("by_orig")
+            & pl.col("copy_of").is_null()
+        )
+        .select("flow", pl.col("tcp_ack").cast(pl.UInt64).alias("number"), "time_ns"),
+        seen,
+        index,
+    )
+
+
+def _of_groups(rows: pl.LazyFrame, seen: Shared, index: int) -> pl.DataFrame:
+    """Return the earliest row of each group of flows and number."""
+    here = seen.flows.lazy().filter(pl.col("vantage") == index).select("flow", "group")
+    return (
+        rows.join(here, on="flow")
+        .group_by("group", "number")
+        .agg(pl.col("time_ns").drop_nulls().min())
+        .drop_nulls("time_ns")
+        .collect()
+    )
+
+
+def _add_arp(
+    vantages: Sequence[VantageTables],
+    own: Sequence[frozenset[int]],
+    bounds: Bounds,
+    one: int,
+    other: int,
+) -> None:
+    """Add ARP and neighbour discovery frames that one of the two hosts sent and the other got.
+
+    They are alike every time, so that they count only where no equal one is near.
+    """
+    rough = _rough(bounds)
+    if rough is None:
+        return
+    for sender, receiver, upper in ((one, other, True), (other, one, False)):
+        shift = rough if upper else -rough
+        frames = _arp_frames(vantages[sender]).filter(
+            pl.col("eth_src").is_in(list(own[sender]))
+            & ~pl.col("eth_src").is_in(list(own[receiver]))
+        )
+        heard = _arp_frames(vantages[receiver])
+        if frames.is_empty() or heard.is_empty():
+            continue
+        both = (
+            frames.with_columns((pl.col("time_ns") + shift).alias("expected"))
+            .sort("expected")
+            .join_asof(
+                heard.with_columns(pl.col("time_ns").alias("arrived")).sort("arrived"),
+                left_on="expected",
+                right_on="arrived",
+                by="key",
+                strategy="nearest",
+                tolerance=ARP_MATCH_NS,
+                check_sortedness=False,
+            )
+        )
+        both = both.drop_nulls("arrived")
+        ahead = both["arrived"] - both["time_ns"] if upper else both["time_ns"] - both["arrived"]
+        time = both["time_ns"] if upper else both["arrived"]
+        bounds.add(time=time, ahead=ahead, upper=upper)
+
+
+def _rough(bounds: Bounds) -> int | None:
+    """Return the offset within some milliseconds, or None: the least delay that was seen."""
+    if bounds.upper:
+        return min(int(part[1].min()) for part in bounds.upper)
+    if bounds.lower:
+        return max(int(part[1].max()) for part in bounds.lower)
+    return None
+
+
+def _arp_frames(vantage: VantageTables) -> pl.DataFrame:
+    """Return the ARP and ND frames without an equal within ARP_ALONE_NS: key, eth_src, time_ns."""
+    times = vantage.packets.select("time_ns", "copy_of")[vantage.arp.get_column("row")]
+    rows = vantage.arp.hstack(times).filter(
+        pl.col("time_ns").is_not_null() & pl.col("copy_of").is_null()
+    )
+    keyed = rows.select(
+        pl.struct("op", "sender_mac", "sender_hi", "sender_lo", "target_hi", "target_lo", "eth_src")
+        .hash()
+        .alias("key"),
+        "eth_src",
+        "time_ns",
+    ).sort("key", "time_ns")
+    before = pl.col("time_ns") - pl.col("time_ns").shift(1).over("key")
+    after = pl.col("time_ns").shift(-1).over("key") - pl.col("time_ns")
+    alone = (before.fill_null(ARP_ALONE_NS) >= ARP_ALONE_NS) & (
+        after.fill_null(ARP_ALONE_NS) >= ARP_ALONE_NS
+    )
+    return keyed.filter(alone)
