@@ -145,14 +145,15 @@ def _sacks(
     about, right, width = about[open_], right[open_], width[open_]
     left = np.clip(right - width, axis.base[about], axis.end[about])
     right = np.minimum(right, axis.end[about])
-    order = np.argsort(left, kind="stable")
-    left, right = left[order], right[order]
     keep = right > left
-    left, right = left[keep], right[keep]
+    about, left, right = about[keep], left[keep], right[keep]
     if not len(left):
         return sacked, left, right
+    order = np.argsort(left, kind="stable")
+    about, left, right = about[order], left[order], right[order]
     reach = np.maximum.accumulate(right)
-    heads = np.flatnonzero(np.append(True, left[1:] > reach[:-1]))
+    apart = (left[1:] > reach[:-1]) | (about[1:] != about[:-1])
+    heads = np.flatnonzero(np.append(True, apart))
     return sacked, left[heads], np.maximum.reduceat(right, heads)
 
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pcapdiag.flows.five_tuple import Keys
 
 _ENDS: Final = np.uint16(TcpFlag.FIN | TcpFlag.RST)
+_LAST_KEY: Final = np.uint64(np.iinfo(np.uint64).max)
 _RST: Final = np.uint16(TcpFlag.RST)
 
 
@@ -30,6 +31,8 @@ class Conversations:
 
     count: int
     sides: Sides
+    side_of_row: NDArray[np.int32]
+    """Per row of the capture: 2 * flow, plus one for the responder; -1: none."""
     first_row: Rows
     source: NDArray[np.uint8]
     """Index into incarnations.SOURCES."""
@@ -41,12 +44,9 @@ class Conversations:
     """When it ended; NO_TIME: unknown."""
 
 
-def find(packets: Columns, keys: Keys, rows: Rows) -> Conversations:
-    """Group the packets in `rows` (ascending; first sights with ports)."""
-    everything = len(rows) == len(packets)
-    order, tuples = order_by(
-        keys.tuple_key if everything else keys.tuple_key[rows], None if everything else rows
-    )
+def find(packets: Columns, keys: Keys, wanted: NDArray[np.bool_]) -> Conversations:
+    """Group the packets that are `wanted`: first sights with ports."""
+    order, tuples = _by_tuple(keys.tuple_key, wanted)
     flags, by_second = packets.values("tcp_flags")[order], keys.sent_by_second[order]
     seq, ack = packets.values("tcp_seq"), packets.values("tcp_ack")
     shakes = incarnations.Handshakes.among(order, tuples, flags, by_second, seq, ack)
@@ -58,9 +58,11 @@ def find(packets: Columns, keys: Keys, rows: Rows) -> Conversations:
     number = _numbers(first, len(packets))
     by_responder = by_second != np.repeat(opened, np.diff(starts, append=len(order)))
     idle_ns, idle_end_ns = _idle(packets.values("time_ns", NO_TIME)[order], starts)
+    sides = arrange(packets, order, starts, number, by_responder)
     found = Conversations(
         len(starts),
-        arrange(packets, order, starts, number, by_responder),
+        sides,
+        sides.side_of_row(),
         np.empty_like(first),
         np.empty_like(source),
         np.full(len(starts), -1, np.int8),
@@ -77,6 +79,21 @@ def find(packets: Columns, keys: Keys, rows: Rows) -> Conversations:
     at = ends[first_end]
     found.closed_by[number[flow[first_end]]] = 2 * (flags[at] & _RST != 0) + by_responder[at]
     return found
+
+
+def _by_tuple(tuple_key: NDArray[np.uint64], wanted: NDArray[np.bool_]) -> tuple[Rows, Rows]:
+    """Return the wanted rows by five-tuple, and where each tuple begins.
+
+    The others are sorted to the end with the highest key and cut off.
+    """
+    count = int(np.count_nonzero(wanted))
+    if count == len(wanted):
+        return order_by(tuple_key)
+    if 2 * count < len(wanted):
+        rows = np.flatnonzero(wanted)
+        return order_by(tuple_key[rows], rows)
+    order, starts = order_by(np.where(wanted, tuple_key, _LAST_KEY))
+    return order[:count], starts[starts < count]
 
 
 def _numbers(first: Rows, packets: int) -> Rows:

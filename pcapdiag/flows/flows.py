@@ -15,6 +15,7 @@ from pcapdiag.flows.arrays import Columns, nullable
 from pcapdiag.flows.five_tuple import keys_of
 from pcapdiag.flows.incarnations import SOURCES
 from pcapdiag.flows.offload import MAX_MTU
+from pcapdiag.flows.sides import Measures
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from pcapdiag.flows.arrays import Rows
     from pcapdiag.flows.conversations import Conversations
     from pcapdiag.flows.five_tuple import Keys
-    from pcapdiag.flows.sides import Measures
 
 _CLOSED_BY: Final = ("orig-fin", "resp-fin", "orig-rst", "resp-rst")
 """Index: 2 for RST, plus 1 for the responder."""
@@ -59,20 +59,24 @@ def build(packets: pl.DataFrame, sacks: pl.DataFrame, icmp: pl.DataFrame) -> Flo
 def _measure(
     packets: Columns, sacks: pl.DataFrame, keys: Keys, copies: Rows
 ) -> tuple[Conversations, Measures, tcp.Repeated]:
-    found = conversations.find(packets, keys, np.flatnonzero(keys.has_ports & (copies < 0)))
-    measures = sides.Measures(2 * found.count, {})
-    if not found.count:
-        nobody = np.empty(0, np.int64)
-        return found, measures, (nobody, nobody)
-    sides.measure(found.sides, measures)
-    return found, measures, tcp.measure(found.sides, sacks, measures)
+    """Return flows, their sides' columns, and which rows repeat bytes of which."""
+    found = conversations.find(packets, keys, keys.has_ports & (copies < 0))
+    measures = Measures(2 * found.count, {})
+    blocks = tcp.Sacks.of(sacks, found.side_of_row)
+    tcp.handshakes(packets, found.side_of_row, measures)
+    repeated = [(np.empty(0, np.int64), np.empty(0, np.int64))]
+    for part in found.sides.blocks():
+        sides.measure(part, measures)
+        repeated.append(tcp.measure(part, blocks, measures))
+    rows, originals = (np.concatenate(columns) for columns in zip(*repeated, strict=True))
+    return found, measures, (rows, originals)
 
 
 @dataclass(frozen=True, slots=True)
 class _InFlows:
     """The packets_in_flows table as arrays, one element a packet."""
 
-    flow: Rows
+    flow: NDArray[np.int32]
     """-1: none."""
     by_orig: NDArray[np.bool_]
     copies: Rows
@@ -89,16 +93,12 @@ class _InFlows:
 
 
 def _in_flows(found: Conversations, copies: Rows) -> _InFlows:
-    flow = np.full(len(copies), -1, np.int64)
-    by_orig = np.zeros(len(copies), np.bool_)
-    rows = found.sides.rows
-    side = np.repeat(found.sides.side, found.sides.lengths)
-    flow[rows] = side >> 1
-    by_orig[rows] = side & 1 == 0
+    side = found.side_of_row
     later = np.flatnonzero(copies >= 0)
-    flow[later] = flow[copies[later]]
-    by_orig[later] = by_orig[copies[later]]
-    return _InFlows(flow, by_orig, copies)
+    if len(later):
+        side = side.copy()
+        side[later] = side[copies[later]]
+    return _InFlows(side >> 1, side & 1 == 0, copies)
 
 
 def _table(

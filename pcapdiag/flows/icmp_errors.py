@@ -65,8 +65,10 @@ def build(
 
     `packets` has the columns of PACKETS and PACKETS_IN_FLOWS; the others are side tables of it.
     """
-    about = icmp.hstack(packets.select(*_FROM_PACKETS, "copy_of")[icmp.get_column("row")])
-    errors = about.filter(is_error()).sort("row", maintain_order=True)
+    rows = np.zeros(len(packets), np.bool_)
+    rows[icmp.get_column("row").to_numpy()] = True
+    about = packets.select(*_FROM_PACKETS, "copy_of").filter(pl.Series(rows))
+    errors = icmp.sort("row").hstack(about).filter(is_error())
     tunnelled = tunnels.filter(pl.col("row").is_in(errors.get_column("row").implode()))
     outer = tunnelled.unique("row", keep="first", maintain_order=True).select(
         "row",
@@ -149,9 +151,10 @@ def _quoted_rows(
     concerned = np.isin(tuples, quotes.tuple_key[asked])
     if not concerned.any():
         return quoted
-    candidates = np.flatnonzero(packets.present("flow") & ~packets.present("copy_of"))
-    candidates = candidates[concerned[packets.values("flow")[candidates]]]
-    chosen = Columns(packets.frame.select(_FROM_QUOTED)[candidates])
+    concern = concerned[packets.values("flow")] & packets.present("flow")
+    concern &= ~packets.present("copy_of")
+    candidates = np.flatnonzero(concern)
+    chosen = Columns(packets.frame.select(_FROM_QUOTED).filter(pl.Series(concern)))
     likeness = _likeness(keys_of(chosen), chosen, "")
     order, starts = order_by(likeness)
     wanted = _likeness(quotes, errors, "quoted_")[asked]

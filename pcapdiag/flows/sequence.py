@@ -29,7 +29,10 @@ _NOWHERE: Final = int(np.iinfo(np.int64).max)
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Where each packet's bytes lie. Arrays per packet (side order) and per segment."""
+    """Where each packet's bytes lie. Arrays per packet (side order) and per segment.
+
+    Packets that could not be placed lie empty at their lane's begin.
+    """
 
     left: Rows
     """Position of the packet's first byte."""
@@ -42,13 +45,11 @@ class Axis:
     base: Rows
     """Per segment: the lane's begin, the lowest sequence number the side sent."""
     end: Rows
-    """Per segment: highest `right`."""
+    """Per segment: highest `right`, and the begin of the next lane."""
     first: NDArray[np.uint32]
     """Per segment: the sequence number at `base`."""
     known: NDArray[np.bool_]
     """Per segment: whether any packet told where the side is; a side of bare resets does not."""
-    usable: NDArray[np.bool_]
-    """Per packet: whether it was placed; others lie empty at their lane's begin."""
 
     def highest(self) -> NDArray[np.uint32]:
         """Return, per segment, the sequence number at `end`."""
@@ -72,37 +73,29 @@ def lay_out(
     `length` counts payload, SYN and FIN, `payload` the bytes alone. Bare resets (RST without
     payload) are not placed: their numbers may come from anywhere (RFC 9293 section 3.10.7.1).
     """
-    offset, usable = _offsets(seq, payload, bare_reset, starts)
-    width = np.where(usable, length, 0).astype(np.int64) if not usable.all() else length
-    over = offset + width
-    low = np.minimum.reduceat(
-        offset if usable.all() else np.where(usable, offset, _NOWHERE), starts
-    )
-    high = np.maximum.reduceat(over if usable.all() else np.where(usable, over, -_NOWHERE), starts)
+    total = len(seq)
+    left, usable = _offsets(seq, payload, bare_reset, starts)
+    everywhere = bool(usable.all())
+    width = length if everywhere else np.where(usable, length, 0)
+    right = left + width
+    low = np.minimum.reduceat(left if everywhere else np.where(usable, left, _NOWHERE), starts)
+    high = np.maximum.reduceat(right if everywhere else np.where(usable, right, -_NOWHERE), starts)
     known = low != _NOWHERE
     low, high = np.where(known, low, 0), np.where(known, high, 0)
-    reference = _references(seq, bare_reset, starts)
-    lane = high - low + 1
-    base = np.cumsum(lane) - lane
-    left = offset
-    left += spread(base - low, starts, len(seq))
-    if not usable.all():
-        left = np.where(usable, left, spread(base, starts, len(seq)))
-    right = left + width
-    reach = np.maximum.accumulate(right)
-    before = previous(reach, 0)
-    before[starts] = base
-    return Axis(
-        left,
-        right,
-        reach,
-        before,
-        base,
-        base + (high - low),
-        reference + low.astype(np.uint32),
-        known,
-        usable,
-    )
+    first = _references(seq, bare_reset, starts) + low.astype(np.uint32)
+    end = np.cumsum(high - low)
+    base = end - (high - low)
+    shift = spread(base - low, starts, total)
+    left += shift
+    right += shift
+    if not everywhere:
+        lane = spread(base, starts, total)
+        left, right = np.where(usable, left, lane), np.where(usable, right, lane)
+    # A lane begins where the one before ends, so that `before` holds at its first packet, too.
+    line = np.empty(total + 1, np.int64)
+    line[0] = 0
+    np.maximum.accumulate(right, out=line[1:])
+    return Axis(left, right, line[1:], line[:-1], base, end, first, known)
 
 
 def _references(
@@ -128,8 +121,8 @@ def _offsets(
     near = (seq - spread(reference, starts, total)).view(np.int32)
     usable = ~bare_reset
     offset = near.astype(np.int64)
-    far = (near > MAX_JUMP) | (near < -MAX_JUMP)
-    if far.any():
+    if near.max() > MAX_JUMP or near.min() < -MAX_JUMP:
+        far = (near > MAX_JUMP) | (near < -MAX_JUMP)
         sent = np.add.reduceat(payload, starts, dtype=np.int64)
         long = sent > MAX_JUMP
         if long.any():

@@ -12,9 +12,15 @@ from pcapdiag.flows.arrays import starts_of
 from pcapdiag.protocols import TcpFlag
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from pcapdiag.flows.arrays import Columns, Rows
+
+BLOCK: Final = 1 << 16
+"""Packets measured at once: some twenty columns of so many stay in the outer cache, and what is
+needed beside the capture's own columns does not grow with the capture."""
 
 LAST_TIME: Final = int(np.iinfo(np.int64).max)
 
@@ -62,7 +68,6 @@ class Sides:
     starts: Rows
     side: Rows
     """Per segment: 2 * flow, plus one for the responder. Ascending."""
-    flow_count: int
     _taken: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def values(self, name: str, fill: int | bool = 0) -> NDArray[Any]:
@@ -75,6 +80,28 @@ class Sides:
     def lengths(self) -> Rows:
         """Return the packets of each segment."""
         return np.diff(self.starts, append=len(self.rows))
+
+    def side_of_row(self) -> NDArray[np.int32]:
+        """Return, per row of the capture, the packet's side, or -1."""
+        found = np.full(len(self.packets), -1, np.int32)
+        found[self.rows] = np.repeat(self.side.astype(np.int32), self.lengths)
+        return found
+
+    def blocks(self) -> Iterator[Sides]:
+        """Yield the same in parts of whole flows, of about BLOCK packets or of one flow."""
+        flow_starts = np.append(self.starts[starts_of(self.side >> 1)], len(self.rows))
+        begin = 0
+        while begin < len(self.rows):
+            last = np.searchsorted(flow_starts, begin + BLOCK, "right") - 1
+            end = int(max(flow_starts[last], flow_starts[np.searchsorted(flow_starts, begin) + 1]))
+            chosen = slice(*np.searchsorted(self.starts, (begin, end)))
+            yield Sides(
+                self.packets,
+                self.rows[begin:end],
+                self.starts[chosen] - begin,
+                self.side[chosen],
+            )
+            begin = end
 
 
 def arrange(
@@ -113,7 +140,7 @@ def arrange(
     per_side[2 * number + 1] = lengths - by_orig
     side = np.flatnonzero(per_side)
     sent = per_side[side]
-    return Sides(packets, rows, np.cumsum(sent) - sent, side, count)
+    return Sides(packets, rows, np.cumsum(sent) - sent, side)
 
 
 def measure(sides: Sides, measures: Measures) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
+import polars as pl
 
 from pcapdiag.capture.frames import NO_TIME
 from pcapdiag.flows import acknowledged, offload, repeats, sequence
@@ -15,7 +16,6 @@ from pcapdiag.flows.repeats import Packets
 from pcapdiag.protocols import TcpFlag
 
 if TYPE_CHECKING:
-    import polars as pl
     from numpy.typing import NDArray
 
     from pcapdiag.flows.acknowledged import Fate, Heard
@@ -28,18 +28,72 @@ _SYN: Final = np.uint16(TcpFlag.SYN)
 _RST: Final = np.uint16(TcpFlag.RST)
 _MAX_U16: Final = int(np.iinfo(np.uint16).max)
 
+_COUNTS: Final = {
+    "retransmitted": np.uint32,
+    "retransmitted_bytes": np.uint64,
+    "timeouts": np.uint16,
+    "offload": np.bool_,
+}
+"""0 where there is nothing to count: at sides of other protocols, or that sent nothing."""
+
 Repeated = tuple["Rows", "Rows"]
 """Rows of repetitions, and for each the row of the packet that carried its first byte first."""
 
 
-def measure(sides: Sides, sacks: pl.DataFrame, measures: Measures) -> Repeated:
-    """Fill in the TCP columns; return which rows repeat bytes of which.
+@dataclass(frozen=True, slots=True)
+class Sacks:
+    """SACK blocks of first sights, by side."""
+
+    about: NDArray[np.int32]
+    """The side whose bytes the block is about. Ascending."""
+    left: NDArray[np.uint32]
+    right: NDArray[np.uint32]
+
+    @classmethod
+    def of(cls, sacks: pl.DataFrame, side_of_row: NDArray[np.int32]) -> Self:
+        """Return the blocks of packets that have a side."""
+        columns = Columns(sacks)
+        sender = side_of_row[columns.values("row")]
+        chosen = np.flatnonzero(sender >= 0)
+        chosen = chosen[np.argsort(sender[chosen] ^ 1, kind="stable")]
+        return cls(
+            sender[chosen] ^ 1, columns.values("left")[chosen], columns.values("right")[chosen]
+        )
+
+    def within(self, side: Rows) -> tuple[Rows, NDArray[np.uint32], NDArray[np.uint32]]:
+        """Return those about the given sides (ascending): index of the side, left and right."""
+        chosen = slice(
+            np.searchsorted(self.about, side[0]), np.searchsorted(self.about, side[-1], "right")
+        )
+        index = np.searchsorted(side, self.about[chosen])
+        there = side[np.minimum(index, len(side) - 1)] == self.about[chosen]
+        return index[there], self.left[chosen][there], self.right[chosen][there]
+
+
+def handshakes(packets: Columns, side_of_row: NDArray[np.int32], measures: Measures) -> None:
+    """Fill in the options of each side's first SYN that has any; begin the counts at 0."""
+    for name, dtype in _COUNTS.items():
+        measures.put(name, np.empty(0, np.int64), np.empty(0, dtype), otherwise=0)
+    syn = (packets.values("tcp_flags") & _SYN != 0) & (side_of_row >= 0)
+    rows = np.flatnonzero(syn)
+    names = ("mss", "wscale", "sack_permitted")
+    said = Columns(packets.frame.select(f"tcp_{name}" for name in names).filter(pl.Series(syn)))
+    order = np.argsort(side_of_row[rows], kind="stable")
+    side = side_of_row[rows[order]].astype(np.int64)
+    for name in names:
+        known = order[said.present(f"tcp_{name}")[order]]
+        by_side = side[said.present(f"tcp_{name}")[order]]
+        first = starts_of(by_side)
+        told = said.values(f"tcp_{name}", fill=False)[known[first]]
+        measures.put(name, by_side[first], told)
+
+
+def measure(sides: Sides, sacks: Sacks, measures: Measures) -> Repeated:
+    """Fill in the TCP columns of these sides; return which rows repeat bytes of which.
 
     Null at sides of other protocols, and where a side's sequence numbers were never seen. What
-    depends on ACKs is null where the peer's packets do not come by.
+    depends on ACKs is null where the peer's packets do not come by. handshakes() comes first.
     """
-    packets = sides.packets
-    _handshake(sides, measures)
     index = _tcp(sides)
     if index is None:
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -48,32 +102,16 @@ def measure(sides: Sides, sacks: pl.DataFrame, measures: Measures) -> Repeated:
     length += index.flags & 1
     bare_reset = ((index.flags & _RST) != 0) & (index.payload == 0)
     axis = sequence.lay_out(index.seq, length, index.payload, bare_reset, index.starts)
-    segment_of = np.full(2 * sides.flow_count, -1, np.int64)
-    segment_of[index.side] = np.arange(len(index.side))
-    peer = segment_of[index.side ^ 1]
 
-    index = _as_on_the_wire(index, packets, measures)
-    found = repeats.find(index, axis, packets.values("tcp_window"))
-    heard = acknowledged.hear(index, axis, peer, _blocks(sacks, len(packets), index, peer))
+    index = _as_on_the_wire(index, sides.packets, measures)
+    found = repeats.find(index, axis, sides.packets.values("tcp_window"))
+    heard = acknowledged.hear(index, axis, _peers(index.side), sacks.within(index.side))
     fate = acknowledged.judge(index, axis, found, heard)
     _put_sent(measures, index.side, axis, heard)
     _put_repeated(measures, index, found)
     _put_fate(measures, index.side, axis, heard, fate)
     carried = np.flatnonzero(found.carrier >= 0)
     return index.rows[found.at[carried]], index.rows[found.carrier[carried]]
-
-
-def _handshake(sides: Sides, measures: Measures) -> None:
-    """Options of each side's first SYN that has any."""
-    packets = sides.packets
-    index = np.flatnonzero(sides.values("tcp_flags") & _SYN)
-    rows = sides.rows[index]
-    segment = np.searchsorted(sides.starts, index, "right") - 1
-    for name in ("mss", "wscale", "sack_permitted"):
-        known = packets.present(f"tcp_{name}")[rows]
-        first = starts_of(segment[known])
-        told = packets.values(f"tcp_{name}", fill=False)[rows[known][first]]
-        measures.put(name, sides.side[segment[known][first]], told)
 
 
 def _tcp(sides: Sides) -> Packets | None:
@@ -87,8 +125,8 @@ def _tcp(sides: Sides) -> Packets | None:
         sides.values("ip_len"),
         sides.values("time_ns", NO_TIME),
     ]
-    if not sides.packets.complete("tcp_flags"):
-        wanted = sides.packets.present("tcp_flags")[rows]
+    wanted = sides.packets.present("tcp_flags")[rows]
+    if not wanted.all():
         segment = np.repeat(np.arange(len(side)), sides.lengths)[wanted]
         rows, starts = rows[wanted], starts_of(segment)
         side = side[segment[starts]]
@@ -96,6 +134,15 @@ def _tcp(sides: Sides) -> Packets | None:
     if not len(rows):
         return None
     return Packets(rows, starts, side, *columns)
+
+
+def _peers(side: Rows) -> Rows:
+    """Return, per segment, the index of the other side of its flow, or -1; `side` ascends."""
+    peer = np.full(len(side), -1, np.int64)
+    first = np.flatnonzero(side[1:] >> 1 == side[:-1] >> 1)
+    peer[first] = first + 1
+    peer[first + 1] = first
+    return peer
 
 
 def _as_on_the_wire(index: Packets, packets: Columns, measures: Measures) -> Packets:
@@ -110,21 +157,6 @@ def _as_on_the_wire(index: Packets, packets: Columns, measures: Measures) -> Pac
     size, merged = offload.wire_sizes(index.size, index.payload, index.starts, largest, limit)
     measures.put("offload", index.side, merged, otherwise=False)
     return replace(index, size=size)
-
-
-def _blocks(
-    sacks: pl.DataFrame, rows: int, index: Packets, peer: Rows
-) -> tuple[Rows, NDArray[np.uint32], NDArray[np.uint32]]:
-    """Return SACK blocks of the packets: the segment they are about, left and right edge."""
-    columns = Columns(sacks)
-    row, left, right = (columns.values(name) for name in ("row", "left", "right"))
-    if not len(row):
-        return np.empty(0, np.int64), left, right
-    about = np.full(rows, -1, np.int64)
-    about[index.rows] = np.repeat(peer, np.diff(index.starts, append=len(index.rows)))
-    subject = about[row]
-    told = subject >= 0
-    return subject[told], left[told], right[told]
 
 
 def _put_sent(measures: Measures, side: Rows, axis: Axis, heard: Heard) -> None:
