@@ -256,10 +256,8 @@ def _largest_acked(
     sizes = np.where(axis.right > axis.left, packets.size, 0)
     if len(repeats.at):
         sizes[repeats.at] = 0
-        again = np.zeros(total + 1, np.int32)
         low, high = _beginning_in(axis, repeats.left, repeats.right)
-        np.add.at(again, low, 1)
-        np.add.at(again, high, -1)
+        again = np.bincount(low, minlength=total + 1) - np.bincount(high, minlength=total + 1)
         sizes[np.cumsum(again[:-1]) > 0] = 0
     arrived = np.where(axis.left < spread(limit, packets.starts, total), sizes, 0)
     largest = np.maximum.reduceat(arrived, packets.starts).astype(np.int64)

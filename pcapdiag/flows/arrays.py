@@ -91,7 +91,10 @@ def starts_of(ids: NDArray[Any]) -> Rows:
 
 def lengths_of(starts: Rows, total: int) -> Rows:
     """Return how many elements each segment has."""
-    return np.diff(starts, append=total)
+    ends = np.empty_like(starts)
+    ends[:-1] = starts[1:]
+    ends[-1:] = total
+    return ends - starts
 
 
 def spread(per_segment: NDArray[_Scalar], starts: Rows, total: int) -> NDArray[_Scalar]:

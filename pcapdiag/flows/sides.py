@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pcapdiag.capture.frames import NO_TIME
-from pcapdiag.flows.arrays import starts_of
+from pcapdiag.flows.arrays import lengths_of, starts_of
 from pcapdiag.protocols import TcpFlag
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Sides:
     @property
     def lengths(self) -> Rows:
         """Return the packets of each segment."""
-        return np.diff(self.starts, append=len(self.rows))
+        return lengths_of(self.starts, len(self.rows))
 
     def side_of_row(self) -> NDArray[np.int32]:
         """Return, per row of the capture, the packet's side, or -1."""
@@ -117,7 +117,7 @@ def arrange(
     `by_responder` says of each position who sent.
     """
     total, count = len(order), len(starts)
-    lengths = np.diff(starts, append=total)
+    lengths = lengths_of(starts, total)
     responder_before = np.cumsum(by_responder, dtype=np.int64)
     ends = responder_before[starts + lengths - 1]
     at_start = responder_before[starts] - by_responder[starts]
