@@ -7,6 +7,7 @@ figure says what each number is.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -24,8 +25,9 @@ _BOX: Final = 128
 _BOX_HEIGHT: Final = 40
 _ROW: Final = 84
 _TOP: Final = 34
-_BADGE: Final = 23  # closest distance of two numbers
-_SHIFT: Final = 13  # between arrows of one pair of hosts
+_BADGE: Final = 20  # closest distance of two numbers
+_SHIFT: Final = 16  # between arrows of one pair of hosts,
+_SPREAD: Final = 36  # as long as they all leave from the side of the box
 _BULGE: Final = 44  # of an arrow around other columns
 
 
@@ -87,7 +89,7 @@ def lay_out(cluster: Cluster) -> ClusterFigure | None:
             addresses = hosts[name].addresses if name in hosts else ()
             places[name] = Node(
                 name=line(name, 17),
-                address=line(addresses[0], 19) if addresses else "",
+                address=line(addresses[0], 17) if addresses else "",
                 x=x,
                 y=offset + row * _ROW + _ROW // 2,
             )
@@ -117,13 +119,15 @@ def _columns(cluster: Cluster) -> list[list[str]]:
 
 def _lines(edges: tuple[Edge, ...], places: dict[str, Node]) -> tuple[Line, ...]:
     taken: list[tuple[float, float]] = []
-    between: dict[frozenset[str], int] = {}
+    among = Counter(frozenset((edge.from_, edge.to)) for edge in edges)
+    between: Counter[frozenset[str]] = Counter()
     lines = []
     for number, edge in enumerate(edges, 1):
         pair = frozenset((edge.from_, edge.to))
-        nth = between.get(pair, 0)
-        between[pair] = nth + 1
-        curve = _curve(places[edge.from_], places[edge.to], nth)
+        gap = min(_SHIFT, _SPREAD / max(1, among[pair] - 1))
+        shift = (between[pair] - (among[pair] - 1) / 2) * gap
+        between[pair] += 1
+        curve = _curve(places[edge.from_], places[edge.to], shift)
         spots = [_point(curve, share / 100) for share in (50, 38, 62, 28, 72, 44, 56)]
         spot = next(
             (at for at in spots if all(math.dist(at, other) >= _BADGE for other in taken)),
@@ -147,9 +151,9 @@ def _lines(edges: tuple[Edge, ...], places: dict[str, Node]) -> tuple[Line, ...]
 Curve = tuple[tuple[float, float], tuple[float, float], tuple[float, float], tuple[float, float]]
 
 
-def _curve(start: Node, end: Node, nth: int) -> Curve:
-    """Return a cubic curve between two boxes; the nth of one pair stays clear of the others."""
-    half, shift = _BOX / 2, _SHIFT * ((nth + 1) // 2) * (-1 if nth % 2 else 1)
+def _curve(start: Node, end: Node, shift: float) -> Curve:
+    """Return a cubic curve between two boxes; `shift` keeps those of one pair apart."""
+    half = _BOX / 2
     if start.x == end.x:  # same column: out at the left and back
         out = start.x - half - 46 + shift
         return (start.x - half, start.y), (out, start.y), (out, end.y), (end.x - half - 2, end.y)
@@ -166,7 +170,7 @@ def _detour(start: Node, end: Node, shift: float) -> Curve:
     """Return a curve from top to top, or from bottom to bottom, whichever `start` is nearer to."""
     side = -1 if start.y <= end.y else 1
     y1, y4 = start.y + side * _BOX_HEIGHT / 2, end.y + side * (_BOX_HEIGHT / 2 + 2)
-    bulge = (min(y1, y4) if side < 0 else max(y1, y4)) + side * (_BULGE + abs(shift))
+    bulge = (min(y1, y4) if side < 0 else max(y1, y4)) + side * (_BULGE + shift)
     x1, x4 = start.x + shift, end.x + shift
     reach = (x4 - x1) * 0.15
     return (x1, y1), (x1 + reach, bulge), (x4 - reach, bulge), (x4, y4)
