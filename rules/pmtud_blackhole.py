@@ -68,6 +68,7 @@ from pcapdiag.rule import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+from typing import Any
 
 MAX_GROUPS = 1000
 """Incidents judged: far more than a person reads; the rest is counted in the summary."""
@@ -288,19 +289,25 @@ def _proof(
     return tuple(evidence), ladder
 
 
-def _packets(case: Case, stall: dict[str, object]) -> tuple[Evidence, ...]:
-    vantage, flow = int(stall["vantage"]), int(stall["flow"])  # type: ignore[call-overload]
-    rows = case.rows_of_seq(vantage, flow, bool(stall["by_orig"]), int(stall["stuck_seq"]))  # type: ignore[call-overload]
-    if not rows:
+def _packets(case: Case, stall: dict[str, Any]) -> tuple[Evidence, ...]:
+    history = case.history(stall["vantage"], stall["flow"])
+    sends = (history.orig if stall["by_orig"] else history.resp).stuck_series
+    if not sends:
         return ()
-    size, times = stall["wire_stuck_len"], stall["stuck_repeats"]
-    note = f"{size} bytes with DF, sent {times} times from this byte on, never acknowledged"
-    first = case.evidence("primary", vantage, rows[:1], f"{note}: the first time")
-    last = case.evidence("primary", vantage, rows[-1:], f"{note}: the last time")
-    return (*first, *last) if len(rows) > 1 else first
+    waits = ", ".join(f"{send.after_ns / 1e9:.1f}" for send in sends if send.after_ns is not None)
+    size = stall["wire_stuck_len"]
+    note = f"{size} bytes with DF, sent {len(sends)} times, never acknowledged"
+    first = case.evidence("primary", stall["vantage"], [sends[0].row], f"{note}: the first time")
+    last = case.evidence(
+        "primary",
+        stall["vantage"],
+        [sends[-1].row],
+        f"{note}: the last time, after waits of {waits} s",
+    )
+    return (*first, *last) if len(sends) > 1 else first
 
 
-def _messages(case: Case, stall: dict[str, object], *, primary: bool) -> tuple[Evidence, ...]:
+def _messages(case: Case, stall: dict[str, Any], *, primary: bool) -> tuple[Evidence, ...]:
     about = case.too_big.filter(
         pl.col("connection") == stall["connection"],
         pl.col("quoted_sender").cast(pl.String) == stall["sender"],

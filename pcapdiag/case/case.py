@@ -24,12 +24,14 @@ from pcapdiag.case import (
     visibility,
 )
 from pcapdiag.cluster import clock, connections, contract, coverage, crossings, topology
+from pcapdiag.flows import history
 from pcapdiag.protocols import IpProto
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
+    from pcapdiag.flows.history import FlowHistory
     from pcapdiag.flows.vantage import VantageTables
     from pcapdiag.kernel.residual import Rewrite
     from pcapdiag.result import Evidence, FlowRef
@@ -120,9 +122,9 @@ class Case:
         """Return connections as a finding lists them, at most result.MAX_FLOWS."""
         return members.flow_refs(self, connection_ids)
 
-    def rows_of_seq(self, vantage: int, flow: int, by_orig: bool, seq: int) -> list[int]:
-        """Return the first sights of a flow's data packets that begin at a sequence number."""
-        return frames.rows_of_seq(self, vantage, flow, by_orig, seq)
+    def history(self, vantage: int, flow: int) -> FlowHistory:
+        """Return what one flow under suspicion did, packet by packet: see flows/history.py."""
+        return history.histories(self.vantages[vantage], [flow])[flow]
 
     # Questions.
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, cast
 
-import polars as pl
-
-from pcapdiag.protocols import TcpFlag
 from pcapdiag.result import Evidence
 from pcapdiag.text import clean
 
@@ -44,21 +41,3 @@ def evidence(
             )
         )
     return tuple(result)
-
-
-def rows_of_seq(case: Case, vantage: int, flow: int, by_orig: bool, seq: int) -> list[int]:
-    """Return the rows of a flow's data packets that begin at `seq`, first sights, in file order."""
-    packets = case.vantages[vantage].packets.lazy().with_row_index("row")
-    return (
-        packets.filter(
-            pl.col("flow") == flow,
-            pl.col("by_orig") == by_orig,
-            pl.col("tcp_seq") == seq,
-            pl.col("payload_len") > 0,
-            pl.col("copy_of").is_null(),
-            pl.col("tcp_flags") & int(TcpFlag.RST) == 0,
-        )
-        .select("row")
-        .collect()["row"]
-        .to_list()
-    )
