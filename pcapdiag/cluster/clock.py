@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import polars as pl
 
 from pcapdiag.cluster import delays, links
 from pcapdiag.cluster.macs import find as find_macs
@@ -67,6 +68,19 @@ class Clocks:
         drift = self.drift_ppb[vantage] if self.drift_ppb else 0
         middle = self.middle_ns[vantage] if self.middle_ns else 0
         return time_ns + offset - (time_ns - middle) * drift // 1_000_000_000
+
+    def common_time(self, vantage: int, column: str = "time_ns") -> pl.Expr:
+        """Return a vantage's times in a column as times on the common clock.
+
+        Where its clock is not aligned they stay as they are: nothing better is known.
+        """
+        time, offset = pl.col(column), self.offset_ns[vantage]
+        drift = self.drift_ppb[vantage] if self.drift_ppb else 0
+        if offset is None:
+            return time
+        if not drift:
+            return time + offset
+        return time + offset - (time - self.middle_ns[vantage]) * drift // 1_000_000_000
 
 
 @dataclass(frozen=True)

@@ -294,20 +294,23 @@ def _legs(nodes: pl.DataFrame, ends: pl.DataFrame) -> pl.DataFrame:
 
 def _times(nodes: pl.DataFrame, clocks: Clocks) -> pl.DataFrame:
     """Return first_ns and last_ns on the common clock, of the vantages that are on it."""
-    offsets = pl.DataFrame(
-        {
-            "vantage": list(range(len(clocks.offset_ns))),
-            "offset": list(clocks.offset_ns),
-        },
-        schema={"vantage": pl.UInt16, "offset": pl.Int64},
-    )
-    timed = nodes.join(offsets, on="vantage")
-    known = pl.col("offset").is_not_null()
+    parts = [
+        nodes.filter(pl.col("vantage") == index).select(
+            "connection",
+            clocks.common_time(index, "first_ns").alias("first_ns"),
+            clocks.common_time(index, "last_ns").alias("last_ns"),
+            pl.lit(offset is not None).alias("aligned"),
+        )
+        for index, offset in enumerate(clocks.offset_ns)
+    ]
     first, last = pl.col("first_ns"), pl.col("last_ns")
-    offset = pl.col("offset")
-    return timed.group_by("connection").agg(
-        pl.coalesce((first + offset).filter(known).min(), first.min()).alias("first_ns"),
-        pl.coalesce((last + offset).filter(known).max(), last.max()).alias("last_ns"),
+    return (
+        pl.concat(parts)
+        .group_by("connection")
+        .agg(
+            pl.coalesce(first.filter("aligned").min(), first.min()).alias("first_ns"),
+            pl.coalesce(last.filter("aligned").max(), last.max()).alias("last_ns"),
+        )
     )
 
 

@@ -53,6 +53,9 @@ RESET_NS: Final = 10_000_000_000
 UDP_NS: Final = 300_000_000_000
 """ip_vs_proto_udp.c, udp_timeouts."""
 
+_TUNNEL_PROTOCOLS: Final = (int(IpProto.IPIP), int(IpProto.IPV6), int(IpProto.GRE))
+"""What a quote shows of a tunnel packet where it ends before the inner header."""
+
 _VERDICT_OF: Final = {
     "realserver-not-known": "forwarded",
     "seen-at-realserver": "forwarded",
@@ -132,11 +135,21 @@ def _reason(topology: Topology) -> tuple[pl.Expr, pl.Expr]:
         & pl.col("in_dst_lo").is_in([item.vip[1] for item in topology.services if item.vip])
         & pl.col("handled")
     )
+    tunnels = {
+        rip[1] for item in topology.services if item.method == "tun" for rip in item.realservers
+    }
+    short_outer = (
+        pl.col("connection").is_null()
+        & pl.col("handled")
+        & pl.col("in_dst_lo").is_in(own)
+        & pl.col("in_quoted_dst_lo").is_in(sorted(tunnels))
+        & pl.col("in_quoted_proto").is_in(_TUNNEL_PROTOCOLS)
+    )
     relayed_in, wrong = _towards_realserver()
     reason = (
         pl.when(~pl.col("handled") & pl.col("method").is_not_null() & pl.col("arrived"))
         .then(pl.lit("type-not-relayed"))
-        .when(short & ~pl.col("left"))
+        .when((short & ~pl.col("left")) | short_outer)
         .then(pl.lit("quote-too-short"))
         .when(~judged.fill_null(False))
         .then(None)

@@ -88,13 +88,12 @@ def _seen(vantages: Sequence[VantageTables], topology: Topology, clocks: Clocks)
     """Return the errors of all vantages with vantage, place and their time on the common clock."""
     parts = []
     for index, vantage in enumerate(vantages):
-        offset = clocks.offset_ns[index]
         parts.append(
             vantage.icmp_errors.select(
                 pl.lit(index, pl.UInt16).alias("vantage"),
                 pl.all(),
-                (pl.col("time_ns") + (offset or 0)).alias("common_ns"),
-                pl.lit(offset is not None).alias("aligned"),
+                clocks.common_time(index).alias("common_ns"),
+                pl.lit(clocks.offset_ns[index] is not None).alias("aligned"),
                 _place(topology, index).alias("place"),
             )
         )

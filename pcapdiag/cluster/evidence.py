@@ -43,7 +43,8 @@ class Evidence:
 
     directors, realservers: MAC -> reason. director_vantages: vantage index -> reason (its own MAC
     did it). director_addresses: addresses that directors use (outer source of a tunnel).
-    unproven: MACs of the former that are there because a label said so. twins: MACs of one host.
+    unproven: MACs of the former that are there because a label said so. twins: MACs of one
+    host. undecided: addresses whose packets a director or a router forwards.
     """
 
     services: dict[Key, Found] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class Evidence:
     director_addresses: set[Address] = field(default_factory=set)
     unproven: set[int] = field(default_factory=set)
     twins: set[tuple[int, int]] = field(default_factory=set)
+    undecided: set[Address] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
 
     def director(self, mac: int, reason: str, *, proven: bool = True) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag.protocols import VRRP_MAC_V4, VRRP_MAC_V6, TcpFlag
+from pcapdiag.schema import conform
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,7 +73,7 @@ def find(vantages: Sequence[VantageTables]) -> Macs:
     return Macs(
         own=tuple(own for own, _ in found),
         either=tuple(either for _, either in found),
-        claims=_claims(arp),
+        claims=_claims(pl.concat([arp, *(_advertised(vantage) for vantage in vantages)])),
         questions=_questions(arp),
         sources=pl.concat([_sources(index, vantage) for index, vantage in enumerate(vantages)]),
     )
@@ -147,7 +148,7 @@ def _own(vantage: VantageTables) -> tuple[frozenset[int], frozenset[int]]:
     silent = pairs.filter(pl.col("direction").is_null() & pl.col("eth_dst").is_not_null() & unicast)
     for part in silent.partition_by("capture", "interface"):
         found = _covering(part)
-        if len(found) == 1:
+        if len({mac for mac in found if not is_virtual_router(mac)}) == 1:
             own |= found
         else:
             either |= found
@@ -157,7 +158,10 @@ def _own(vantage: VantageTables) -> tuple[frozenset[int], frozenset[int]]:
 
 
 def _covering(pairs: pl.DataFrame) -> set[int]:
-    """Return the MACs that nearly all frames of one interface come from or go to, at most two."""
+    """Return the MACs that nearly all frames of one interface come from or go to.
+
+    One, or two of which either may be it; a virtual MAC stands beside its owner's.
+    """
     total = int(pairs.get_column("frames").sum())
     ends = pl.concat(
         [
@@ -174,14 +178,38 @@ def _covering(pairs: pl.DataFrame) -> set[int]:
     virtual = {mac for mac in shares.get_column("mac").to_list() if is_virtual_router(mac)}
     if not virtual:
         return set()
-    # A VRRP master answers for a virtual MAC beside its own: the two together cover the interface.
-    other = shares.filter(~pl.col("mac").is_in(list(virtual))).get_column("mac").to_list()
-    for mac in other[:1]:
+    # A VRRP master answers for a virtual MAC beside its own: together they cover the interface.
+    others = shares.filter(~pl.col("mac").is_in(list(virtual))).head(MAX_ADDRESSES)
+    found = []
+    for mac in others.get_column("mac").to_list():
         both = [*virtual, mac]
         covered = pairs.filter(pl.col("eth_src").is_in(both) | pl.col("eth_dst").is_in(both))
         if int(covered.get_column("frames").sum()) >= total * _OWN_SHARE:
-            return {mac}
-    return set()
+            found.append(mac)
+    return {*found, *virtual} if len(found) == 1 else set()
+
+
+def _advertised(vantage: VantageTables) -> pl.DataFrame:
+    """Return the addresses that VRRP masters announce, as rows of the arp table.
+
+    Priority 0 is a master that resigns (RFC 9568 section 5.2.4).
+    """
+    live = vantage.vrrp.filter((pl.col("priority") > 0) & pl.col("virtual_lo").is_not_null())
+    senders = vantage.packets.select("eth_src")[live.get_column("row")]
+    return conform(
+        live.hstack(senders)
+        .filter(pl.col("eth_src").is_not_null())
+        .select(
+            "row",
+            pl.lit("reply").alias("op"),
+            pl.col("eth_src").alias("sender_mac"),
+            pl.col("virtual_hi").alias("sender_hi"),
+            pl.col("virtual_lo").alias("sender_lo"),
+            pl.lit(True).alias("gratuitous"),
+            "eth_src",
+        ),
+        "arp",
+    )
 
 
 def _claims(arp: pl.DataFrame) -> pl.DataFrame:

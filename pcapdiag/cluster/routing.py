@@ -69,10 +69,7 @@ def routed(
         said = label == "director" and (returns.is_empty() or owner)
         if not (proven or said or wanted(site, address, "dr")):
             if label is None and returns.is_empty():
-                evidence.notes.append(
-                    f"packets to {ip_text(*address)} are forwarded one way: a"
-                    " director or a router; a label (director=...) would settle it"
-                )
+                evidence.undecided.add(address)
             continue
         where = f"{len(targets)} MACs" if len(targets) > 1 else "another MAC"
         reason = (

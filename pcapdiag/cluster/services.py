@@ -17,10 +17,9 @@ from pcapdiag.cluster.translation import translated
 from pcapdiag.cluster.tunnelling import encapsulated, tunnelled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from pcapdiag.cluster.observed import Observed
-    from pcapdiag.cluster.parts import Address
     from pcapdiag.flows.vantage import VantageTables
     from pcapdiag.site import Site
 
@@ -76,7 +75,6 @@ def _from_site(site: Site | None, evidence: Evidence) -> None:
     """Add what site.toml says; where packets prove another method, they are right."""
     for item in site.services if site is not None else ():
         if item.vip is None:
-            _fwmark(item.fwmark, item.realservers, evidence)
             continue
         keys = [
             key
@@ -94,12 +92,13 @@ def _from_site(site: Site | None, evidence: Evidence) -> None:
                     found.realserver_ports.add((address, port or key[2] or 0))
 
 
-def _fwmark(
-    mark: int | None, realservers: Iterable[tuple[Address, int | None]], evidence: Evidence
-) -> None:
-    """Give the mark to the services whose realservers are all behind it."""
-    members = {address for address, _ in realservers}
-    for found in evidence.services.values():
-        if found.realservers and found.realservers <= members:
-            found.fwmark = mark
-            found.reasons.append(f"site.toml names its realservers under firewall mark {mark}")
+def mark(site: Site | None, evidence: Evidence) -> None:
+    """Give firewall marks of site.toml to the services whose realservers are all behind them."""
+    for item in site.services if site is not None else ():
+        members = {address for address, _ in item.realservers}
+        for found in evidence.services.values():
+            if item.vip is None and found.realservers and found.realservers <= members:
+                found.fwmark = item.fwmark
+                found.reasons.append(
+                    f"site.toml names its realservers under firewall mark {item.fwmark}"
+                )

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, cast
 
 import polars as pl
 
-from pcapdiag.cluster import macs, roles, services
+from pcapdiag.addresses import ip_text
+from pcapdiag.cluster import edges, macs, roles, services
 from pcapdiag.cluster.observed import Observed, observe
 from pcapdiag.cluster.parts import Address, EdgeInfo, HostInfo, ServiceInfo, VantageRole
 
@@ -51,6 +52,7 @@ class Topology:
     client_macs: frozenset[int] = frozenset()
     director_addresses: frozenset[Address] = frozenset()
     virtual_addresses: frozenset[Address] = frozenset()
+    arrows: tuple[EdgeInfo, ...] = ()
 
     @cached_property
     def _by_mac(self) -> dict[int, HostInfo]:
@@ -104,33 +106,7 @@ class Topology:
 
     def edges(self) -> tuple[EdgeInfo, ...]:
         """Return the arrows between named hosts for the report's figure, busiest first."""
-        paths = self.observed.paths.filter(pl.col("kind") != "decapsulated")
-        counted: dict[tuple[str, str, str], int] = {}
-        arrivals = paths.group_by("in_src", "in_dst").agg(pl.col("packets").sum())
-        leaving = paths.group_by("out_src", "out_dst", "kind").agg(pl.col("packets").sum())
-        for source, target, packets in arrivals.iter_rows():
-            self._count(counted, source, target, "requests", packets)
-        for source, target, kind, packets in leaving.iter_rows():
-            label = "forwarded" if kind == "routed" else "tunnelled"
-            self._count(counted, source, target, label, packets)
-        ordered = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
-        return tuple(EdgeInfo(*ends, packets) for ends, packets in ordered)
-
-    def _count(
-        self,
-        counted: dict[tuple[str, str, str], int],
-        source: int | None,
-        target: int | None,
-        label: str,
-        packets: int,
-    ) -> None:
-        """Add packets to an edge whose ends are both known hosts."""
-        if source is None or target is None:
-            return
-        one, other = self._by_mac.get(source), self._by_mac.get(target)
-        if one is not None and other is not None and one is not other:
-            key = (one.name, other.name, label)
-            counted[key] = counted.get(key, 0) + packets
+        return self.arrows
 
 
 def infer(vantages: Sequence[VantageTables], site: Site | None) -> Topology:
@@ -141,6 +117,7 @@ def infer(vantages: Sequence[VantageTables], site: Site | None) -> Topology:
     cast_of, own = roles.cast_macs(vantages, observed, evidence, labels, site)
     given = roles.cast_vantages(vantages, observed, evidence, labels, cast_of, own)
     _name_realservers(observed, evidence)
+    services.mark(site, evidence)
     listed = _listed(evidence)
     hosts = roles.hosts(vantages, observed, evidence, site, cast_of, given, own)
     known = {service.vip for service in listed}
@@ -154,6 +131,9 @@ def infer(vantages: Sequence[VantageTables], site: Site | None) -> Topology:
     own_addresses |= _gateways(observed, given, own)
     listed += _unproven(observed, given, known, members | own_addresses)
     notes = list(dict.fromkeys(evidence.notes))
+    if evidence.undecided:
+        notes.append(_undecided(evidence.undecided))
+    notes += _refutations(vantages, observed, given)
     if observed.links.refused:
         notes.append(
             f"{observed.links.refused} packet matches between flows were ambiguous and were not"
@@ -171,7 +151,38 @@ def infer(vantages: Sequence[VantageTables], site: Site | None) -> Topology:
         ),
         director_addresses=frozenset(own_addresses),
         virtual_addresses=frozenset(evidence.vips()),
+        arrows=edges.find(vantages, observed, hosts, listed),
     )
+
+
+def _undecided(addresses: set[Address]) -> str:
+    """Return a note about addresses whose packets someone forwards one way."""
+    some = ", ".join(ip_text(*address) for address in sorted(addresses)[:3])
+    more = f" and {len(addresses) - 3} others" if len(addresses) > 3 else ""
+    return (
+        f"packets to {some}{more} are forwarded one way, by a director or by a router: a label"
+        " (director=...) would settle it"
+    )
+
+
+def _refutations(
+    vantages: Sequence[VantageTables], observed: Observed, given: Sequence[VantageRole]
+) -> list[str]:
+    """Return a note for each refuted label, with frames to look at."""
+    notes = []
+    for index, (vantage, role) in enumerate(zip(vantages, given, strict=True)):
+        if role.source != "refuted":
+            continue
+        passed = observed.passages.filter(pl.col("vantage") == index).head(1)
+        rows = passed.select("in_row", "out_row").rows()
+        answered = vantage.packets.with_row_index("row").filter(
+            pl.col("flow").is_not_null() & pl.col("by_orig").not_()
+        )
+        shown = list(rows[0]) if rows else answered.get_column("row").head(1).to_list()
+        frames = [str(vantage.packets.item(row, "frame")) for row in shown]
+        where = f" (frame {', '.join(frames)})" if frames else ""
+        notes.append(f"{role.name}: {role.reason}{where}")
+    return notes
 
 
 def _labels(vantages: Sequence[VantageTables], site: Site | None) -> list[str | None]:
