@@ -219,7 +219,7 @@ def run(request: Request) -> int:
         rules_dirs=request.rules_dirs,
         now_ns=now_ns,
     )
-    result = _with_failures(result, failures)
+    result = _with_notes(result, inputs, failures)
     if request.redact:
         from pcapdiag.report.redact import redact
 
@@ -278,18 +278,23 @@ def _now_ns() -> int:
     return int(fixed) * 1_000_000_000
 
 
-def _with_failures(result: Result, failures: Sequence[CaptureError]) -> Result:
-    """Note in the result what could not be read: a report must not look complete without it."""
+def _with_notes(
+    result: Result, inputs: Sequence[VantageInput], failures: Sequence[CaptureError]
+) -> Result:
+    """Note in the result what was decided about the inputs, and which could not be read.
+
+    A report must not look complete where a capture is missing from it.
+    """
     from pcapdiag.text import clean
 
-    said = "\n".join(result.notes)
-    notes = tuple(
+    notes = [note for item in inputs for note in item.notes]
+    notes += [
         f"{clean(failure.path)} could not be read and is missing from this analysis: "
         f"{clean(failure.message)}"
         for failure in failures
-        if failure.message not in said
-    )
-    return replace(result, notes=(*result.notes, *notes))
+    ]
+    new = (note for note in dict.fromkeys(notes) if note not in result.notes)
+    return replace(result, notes=(*result.notes, *new))
 
 
 def _tell_loaded(loaded: Loaded, seconds: float) -> None:

@@ -68,7 +68,7 @@ def command(captures: tuple[str, ...], write_site: str | None) -> int:
     if not loaded.case.vantages:
         return Exit.UNREADABLE
     console = streams.page(streams.UNFOLDED)
-    _print(console, inspect(loaded.case))
+    _print(console, inspect(loaded.case, [note for item in inputs for note in item.notes]))
     if target is not None:
         from pcapdiag.site import dump
 

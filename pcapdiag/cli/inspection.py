@@ -112,14 +112,17 @@ class Inspection:
     notes: tuple[str, ...]
 
 
-def inspect(case: Case) -> Inspection:
-    """Return what the captures of a case hold and what cluster they show."""
+def inspect(case: Case, notes: Sequence[str] = ()) -> Inspection:
+    """Return what the captures of a case hold and what cluster they show.
+
+    `notes` are what was decided about the inputs before they were read.
+    """
     topology = case.topology
     return Inspection(
         vantages=tuple(_vantage(item, topology) for item in case.vantages),
         services=tuple(map(_service, topology.services)),
         hosts=tuple(map(_host, topology.hosts)),
-        notes=tuple(topology.notes),
+        notes=(*notes, *topology.notes),
     )
 
 
