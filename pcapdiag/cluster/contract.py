@@ -165,7 +165,7 @@ def _reason(topology: Topology) -> tuple[pl.Expr, pl.Expr]:
         )
         .otherwise(_not_left(back))
     )
-    return reason, wrong
+    return reason, wrong & ~back.fill_null(False)
 
 
 def _same(left: str, right: str) -> pl.Expr:

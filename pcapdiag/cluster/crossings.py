@@ -306,9 +306,14 @@ def _numbered(seen: pl.DataFrame, clocks: Clocks) -> pl.DataFrame:
     firm = counted.filter(~pl.col("uneven"))
     loose = _bunched(counted.filter("uneven"), clocks)
     both = pl.concat([firm, loose])
-    begins = both.group_by("key", "part").agg(pl.col("common_ns").min().alias("begin"))
-    numbered = begins.sort("begin", "key", "part").with_row_index("message")
-    return both.join(numbered, on=["key", "part"]).sort("message", "common_ns", "vantage", "row")
+    begins = both.group_by("key", "part").agg(
+        pl.col("common_ns").min().alias("begin"),
+        pl.struct("vantage", "row").min().alias("first"),
+    )
+    numbered = begins.sort("begin", "first").with_row_index("message")
+    return both.join(numbered.drop("first"), on=["key", "part"]).sort(
+        "message", "common_ns", "vantage", "row"
+    )
 
 
 def _bunched(sights: pl.DataFrame, clocks: Clocks) -> pl.DataFrame:
