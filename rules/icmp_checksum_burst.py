@@ -191,7 +191,7 @@ def _finding(case: Case, bad: pl.DataFrame) -> Finding:
             "The last hop shown by the MAC address only passes them on: capture before it.",
         ),
         remedies=(remedies.find_checksum_breaker(sender),),
-        verify=("`nstat -az IcmpInCsumErrors` on the receiver stands still.",),
+        verify=("nstat -az IcmpInCsumErrors  # receiver: stands still",),
         filters=Filters(
             wireshark='icmp.checksum.status == "Bad" || icmpv6.checksum.status == "Bad"',
             tcpdump=f"icmp and src host {sender}"

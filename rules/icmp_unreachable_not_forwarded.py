@@ -188,12 +188,8 @@ def _finding(case: Case, errors: pl.DataFrame, examined: pl.DataFrame) -> Findin
         ),
         remedies=(remedies.accept_icmp_errors(directors, 6 if first["ip_version"] == 6 else 4),),
         verify=(
-            (
-                "On the director: the packet counter of the new ACCEPT rules grows "
-                "(`iptables -vnL INPUT`), and `tcpdump -ni IFACE icmp` shows each error twice, "
-                "coming "
-                "in and going out."
-            ),
+            "iptables -vnL INPUT  # director: the counters of the new ACCEPT rules grow",
+            "tcpdump -eni IFACE icmp  # director: each error twice, coming in and going out",
         ),
         filters=Filters(
             wireshark="icmp.type in {3, 4, 11} || icmpv6.type < 128",

@@ -168,10 +168,8 @@ def _finding(case: Case, redirects: pl.DataFrame) -> Finding:
             remedies.forget_redirects(case.host_of_address(first["dst_hi"], first["dst_lo"])),
         ),
         verify=(
-            (
-                "`tcpdump -eni IFACE 'icmp[icmptype] == 5'` on the director stays silent, and "
-                f"`ip route get {target}` on {told} names the director again."
-            ),
+            "tcpdump -eni IFACE 'icmp[icmptype] == 5'  # director: silent",
+            f"ip route get {target}  # {told}: by way of the director again",
         ),
         filters=Filters(
             wireshark="icmp.type == 5 || icmpv6.type == 137",
