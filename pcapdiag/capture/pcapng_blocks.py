@@ -70,6 +70,9 @@ BYTE_ORDER_MAGIC: Final = 0x1A2B3C4D
 BIG_ENDIAN: Final = BYTE_ORDER_MAGIC.to_bytes(4, "big")
 LITTLE_ENDIAN: Final = BYTE_ORDER_MAGIC.to_bytes(4, "little")
 
+MAX_COMMENTS: Final = 10
+"""Comments that are kept of one section, and of all packets of a file."""
+
 _NETFLIX: Final = 10949
 """Private enterprise number of the one custom block whose contents Wireshark looks into."""
 _NETFLIX_EVENT: Final = 1
@@ -118,9 +121,9 @@ def section(data: memoryview, start: int, end: int, big: bool) -> list[str]:
     major, minor = struct.unpack_from(_order(big) + "HH", data, start + 12)
     if major != 1 or minor not in {0, 2}:
         raise BadBlock(f"pcapng version {major}.{minor}, expected 1.0 or 1.2")
-    found = []
+    found: list[str] = []
     for code, at, length in options.each(data, start + 24, end - 4, big):
-        if code == options.COMMENT:
+        if code == options.COMMENT and length and len(found) < MAX_COMMENTS:
             found.append(_text(data, at, length))
     return found
 

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 MAX_INTERFACES: Final = 1 << 16
 """Interfaces of one file: frames name theirs with 16 bits, and no capture has so many."""
 
-_MAX_COMMENTS: Final = 10
-"""Packet comments that are kept as notes."""
-
 _FIELDS: Final = 7
 """32-bit words up to the packet in an enhanced packet block, the longest header."""
 
@@ -55,7 +52,7 @@ class Contents:
         """Note what could only be counted up to now."""
         if self._late:
             self._notes.add(f"{self._late} frames have a time beyond the years 1678 to 2261")
-        if self._comments > _MAX_COMMENTS:
+        if self._comments > blocks.MAX_COMMENTS:
             self._notes.add(f"{self._comments} frames carry a comment; the first ones are noted")
 
     def read(
@@ -112,7 +109,7 @@ class Contents:
         self._count(packets, len(rows))
         for row in np.flatnonzero(packets.commented[: len(rows)]).tolist():
             self._comments += 1
-            if self._comments <= _MAX_COMMENTS:
+            if self._comments <= blocks.MAX_COMMENTS:
                 found = rows[row]
                 end = int(starts[found] + sizes[found]) - 4
                 at, order = int(packets.options_at[row]), bool(big[found])

@@ -35,9 +35,8 @@ def to_ns(ticks: NDArray[np.uint64], tsresol: int, tsoffset: int) -> NDArray[np.
     ):
         return ticks.astype(np.int64) * unit  # the ordinary case
     seconds, fraction = _binary(ticks, exponent) if tsresol & 0x80 else _decimal(ticks, exponent)
-    if abs(tsoffset) > 2 * _MAX_SECONDS:
-        return np.full(len(ticks), NO_TIME, dtype=np.int64)
     far = seconds > np.uint64(3 * _MAX_SECONDS)
+    # Where this sum wraps around int64, it comes out far beyond the limits, on the other side.
     whole = np.where(far, np.uint64(0), seconds).astype(np.int64) + tsoffset
     out = far | (whole > _MAX_SECONDS) | (whole < -_MAX_SECONDS)
     whole[out] = 0

@@ -335,6 +335,28 @@ def test_many_comments_are_counted(tmp_path, build):
     )
 
 
+def test_directions_and_fcs_of_single_packets(tmp_path, build):
+    """Of epb_flags the direction counts where it is one, and an FCS length where it is not 0."""
+    flags = [0, 1, 2, 3, 4 << 5, 1 | 2 << 5]
+    packets = [build.packet(0, 1, b"x", build.option(2, build.pack("I", flag))) for flag in flags]
+    card = build.interface(build.option(13, b"\x20"))
+    rows, _ = _read(_write(tmp_path, build.section(), card, *packets))
+    assert [(row["direction"], row["fcs_len"]) for row in rows] == [
+        *((0, 4), (1, 4), (2, 4), (0, 4)),
+        *((0, 4), (1, 2)),
+    ]
+    small = build.interface(build.option(13, b"\x04"))  # meant as bytes, as Wireshark takes it
+    (row,), _ = _read(_write(tmp_path, build.section(), small, build.packet(0, 1, b"x")))
+    assert row["fcs_len"] == 4
+
+
+def test_a_section_of_nothing_but_comments(tmp_path, build):
+    """Ten comments of a section are kept, empty ones are none."""
+    options = [build.option(1, b""), *(build.option(1, b"c%d" % n) for n in range(30))]
+    _, info = _read(_write(tmp_path, build.section(*options)))
+    assert info.notes == tuple(f"comment on the capture: c{n}" for n in range(10))
+
+
 def test_text_of_strangers_is_cleaned(tmp_path, build):
     """Escapes and overrides in names and comments do not leave the reader."""
     name = "\x1b[31meth\u202e0\nx".encode()
