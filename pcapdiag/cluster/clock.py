@@ -17,6 +17,7 @@ import polars as pl
 
 from pcapdiag.cluster import delays, links
 from pcapdiag.cluster.macs import find as find_macs
+from pcapdiag.cluster.orientation import oriented
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,6 +103,7 @@ def align(vantages: Sequence[VantageTables], topology: Topology | None = None) -
     count = len(vantages)
     if count == 1:
         return Clocks((0,), (0,), ("the only vantage: its clock is the common one",), (0,), (0,), 0)
+    vantages = oriented(vantages)
     found = topology.observed.links if topology is not None else links.find(vantages)
     own = topology.vantage_macs if topology is not None else find_macs(vantages).own
     seen = delays.shared(vantages, found)

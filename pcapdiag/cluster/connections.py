@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag.cluster import macs
+from pcapdiag.cluster.orientation import oriented
 from pcapdiag.cluster.tunnelling import ENCAPSULATION_OF
 from pcapdiag.schema import LEG_KINDS, conform
 
@@ -45,6 +46,7 @@ class Connections:
 
 def join(vantages: Sequence[VantageTables], topology: Topology, clocks: Clocks) -> Connections:
     """Return the client connections of all vantages, without directors' own (health checks)."""
+    vantages = oriented(vantages)
     observed = topology.observed
     nodes = _turned(
         observed.links.nodes.with_columns(pl.Series("group", observed.links.group)), topology
@@ -90,7 +92,7 @@ def join(vantages: Sequence[VantageTables], topology: Topology, clocks: Clocks) 
 
 
 def _turned(nodes: pl.DataFrame, topology: Topology) -> pl.DataFrame:
-    """Turn round the flows whose guessed originator is a VIP; add `turned`.
+    """Turn round the flows whose guessed originator is a VIP; `turned` tells it.
 
     Guessed means by ports or by who was seen first: a traceroute's probe has the higher port at
     the VIP.
@@ -112,13 +114,16 @@ def _turned(nodes: pl.DataFrame, topology: Topology) -> pl.DataFrame:
         & ~pl.col("served").fill_null(False)
         & pl.col("originator_source").is_in(["port", "first"])
     )
-    marked = marked.with_columns(turned.alias("turned")).drop("virtual", "served")
+    marked = marked.with_columns(turned.alias("again")).drop("virtual", "served")
     pairs = [(f"orig_{part}", f"resp_{part}") for part in ("hi", "lo", "port")]
     pairs.append(("client", "server"))
     return marked.with_columns(
-        pl.when("turned").then(other).otherwise(one).alias(one)
-        for left, right in pairs
-        for one, other in ((left, right), (right, left))
+        pl.col("turned") != pl.col("again"),
+        *(
+            pl.when("again").then(other).otherwise(one).alias(one)
+            for left, right in pairs
+            for one, other in ((left, right), (right, left))
+        ),
     )
 
 
@@ -318,7 +323,7 @@ def _realservers(
     vantages: Sequence[VantageTables], topology: Topology, nodes: pl.DataFrame, ends: pl.DataFrame
 ) -> pl.DataFrame:
     """Return per connection realserver_hi, _lo, _port, _mac, _name and whether `several` fit."""
-    known = nodes.filter(~pl.col("turned")).select(
+    known = nodes.filter(~pl.col("again")).select(
         "vantage", "flow", "connection", "kind", "resp_hi", "resp_lo", "resp_port"
     )
     by_address = pl.concat(

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag.cluster import relays
+from pcapdiag.cluster.orientation import oriented
 from pcapdiag.protocols import FRAG_NEEDED, IcmpType, IpProto
 from pcapdiag.schema import CONTRACT_VERDICTS, conform, empty
 
@@ -85,7 +86,7 @@ def judge(
     seen = errors.sightings.filter(pl.col("vantage").is_in(directors))
     if seen.is_empty() or not topology.services:
         return empty("contract")
-    table = relays.gather(vantages, topology, connections, errors, coverage)
+    table = relays.gather(oriented(vantages), topology, connections, errors, coverage)
     rips = _realserver_macs(topology)
     table = table.join(
         rips, left_on="out_eth_dst", right_on="mac", how="left", maintain_order="left"

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag.addresses import ip_text
+from pcapdiag.cluster.orientation import oriented
 from pcapdiag.protocols import IpProto
 
 if TYPE_CHECKING:
@@ -158,7 +159,9 @@ class Coverage:
             (index, number, packets, *_common_span(self.vantages[index], captures))
             for index, role in enumerate(self.topology.roles)
             if role.role == "director"
-            for number, packets, captures in _leaving(self.vantages[index], index, self.topology)
+            for number, packets, captures in _leaving(
+                oriented(self.vantages)[index], index, self.topology
+            )
         ]
         return pl.DataFrame(
             rows,
@@ -340,6 +343,10 @@ def _loss(vantage: VantageTables, passages: pl.DataFrame) -> Loss:
         held = pl.col(f"{side}_payload_bytes").cast(pl.Int64) - pl.col(
             f"{side}_retransmitted_bytes"
         ).cast(pl.Int64)
+        # A last packet that is not acknowledged yet is no part of what was; a longer tail may
+        # have holes of its own, which are the network's.
+        tail = (pl.col(f"{side}_sent") - pl.col(f"{side}_acked")).fill_null(0).clip(0)
+        held = held - pl.when(tail <= pl.col(f"{side}_max_ip_len")).then(tail).otherwise(0)
         size = pl.col(f"{side}_payload_bytes") / pl.col(f"{side}_data_packets")
         whole = pl.col(f"{side}_data_packets") - pl.col(f"{side}_retransmitted")
         rows = vantage.flows.filter(

@@ -41,8 +41,9 @@ def nodes(vantages: Sequence[VantageTables]) -> pl.DataFrame:
     """Return the flows of all vantages, one row a flow, columns as below.
 
     node (UInt32, row number), vantage (UInt16), flow, ip_version, ip_proto, orig_*, resp_*,
-    originator_source, first_ns, last_ns; `client` and `server` (UInt64) are hashes of protocol and
-    endpoint of originator and responder, `tuple` one of both, whichever way round they stand.
+    originator_source, first_ns, last_ns, turned (Boolean, orientation.py); `client` and `server`
+    (UInt64) are hashes of protocol and endpoint of originator and responder, `tuple` one of both,
+    whichever way round they stand.
     """
     parts = [
         vantage.flows.lazy().select(
@@ -53,6 +54,9 @@ def nodes(vantages: Sequence[VantageTables]) -> pl.DataFrame:
             "originator_source",
             "first_ns",
             "last_ns",
+            (pl.col("turned") if "turned" in vantage.flows.columns else pl.lit(False)).alias(
+                "turned"
+            ),
         )
         for index, vantage in enumerate(vantages)
     ]

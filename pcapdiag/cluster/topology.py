@@ -16,6 +16,7 @@ import polars as pl
 from pcapdiag.addresses import ip_text
 from pcapdiag.cluster import edges, macs, roles, services
 from pcapdiag.cluster.observed import Observed, observe
+from pcapdiag.cluster.orientation import oriented
 from pcapdiag.cluster.parts import Address, EdgeInfo, HostInfo, ServiceInfo, VantageRole
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class Topology:
 
 def infer(vantages: Sequence[VantageTables], site: Site | None) -> Topology:
     """Return the cluster that the vantages show. `vantages` must not be empty."""
+    vantages = oriented(vantages)
     observed = observe(vantages)
     labels = _labels(vantages, site)
     evidence = services.infer(vantages, observed, labels, site)

@@ -1,0 +1,138 @@
+"""Offsets with their bounds: right within them, refused where nothing supports one."""
+
+from __future__ import annotations
+
+import pytest
+
+SECOND = 1_000_000_000
+
+
+def busy(net, seconds: int = 0) -> None:
+    """Let traffic flow, over some time where asked."""
+    net.arp()
+    for _ in range(4 if not seconds else 20):
+        net.connect("rs1")
+        net.connect("rs2")
+        net.wait(seconds * SECOND // 20)
+
+
+@pytest.mark.parametrize("offset", [0, 7 * SECOND, -86400 * SECOND, 1_234_567])
+@pytest.mark.parametrize("kind", [{"method": "dr"}, {"method": "nat", "rport": 8080}])
+def test_the_true_offset_is_within_the_bound(cluster, analyse, kind, offset) -> None:
+    """Whatever the clocks were, the offset that was put in comes out."""
+    net = cluster(**kind)
+    net.recorders["rs1"].clock_ns = offset
+    net.recorders["router"].clock_ns = -offset // 2
+    busy(net)
+    names = ("director", "rs1", "rs2", "router")
+    found = analyse(net.tables(*names)).clocks
+    true = [net.recorders[name].clock_ns for name in names]
+    for index in range(len(names)):
+        assert found.offset_ns[index] is not None, found.reasons[index]
+        error = abs(found.offset_ns[index] - (true[found.reference] - true[index]))
+        assert error <= found.error_ns[index] <= SECOND // 100, found.reasons[index]
+
+
+def test_both_directions_bound_tightly(cluster, analyse) -> None:
+    """Director and realserver of NAT exchange packets both ways: half a round trip at most."""
+    net = cluster(method="nat", rport=8080)
+    busy(net)
+    clocks = analyse(net.tables("director", "rs1")).clocks
+    assert max(clocks.error_ns) <= 60_000
+
+
+def test_one_direction_without_help_has_no_bound(cluster, analyse) -> None:
+    """Requests alone cannot say how long they took, and the reason says so."""
+    net = cluster()
+    client, service = net.ends()
+    for number in range(5):
+        net.request(net.packet(client, service, tcp_seq=number, payload_len=1), "rs1")
+        net.wait(SECOND)
+    clocks = analyse(net.tables("director", "rs1")).clocks
+    assert sorted(clocks.error_ns, key=lambda item: item is None) == [0, None]
+    assert any("one direction" in reason for reason in clocks.reasons)
+
+
+def test_handshakes_bound_where_packets_go_one_way(cluster, analyse) -> None:
+    """In DR the acknowledgement at the director was sent after the SYN-ACK left the realserver."""
+    net = cluster()
+    net.recorders["rs1"].clock_ns = 3 * SECOND
+    for _ in range(3):
+        net.connect("rs1")
+    clocks = analyse(net.tables("director", "rs1")).clocks
+    assert None not in clocks.error_ns
+    true = 3 * SECOND * (1 if clocks.reference == 1 else -1)
+    other = 1 - clocks.reference
+    assert abs(clocks.offset_ns[other] - true) <= clocks.error_ns[other]
+
+
+def test_arp_narrows_the_bound(cluster, analyse) -> None:
+    """The realserver's answer goes the other way than all requests."""
+    errors = []
+    for asked in (False, True):
+        net = cluster()
+        if asked:
+            net.arp()
+        for _ in range(3):
+            net.connect("rs1")
+        errors.append(max(analyse(net.tables("director", "rs1")).clocks.error_ns))
+    assert errors[1] < errors[0]
+
+
+def test_without_shared_packets_there_is_no_offset(cluster, analyse) -> None:
+    """Two realservers see nothing of each other's connections."""
+    net = cluster()
+    busy(net)
+    clocks = analyse(net.tables("rs1", "rs2")).clocks
+    assert clocks.offset_ns == (0, None)
+    assert "no packet was seen both here and at" in clocks.reasons[1]
+
+
+def test_a_clock_that_was_stepped_is_refused(cluster, analyse) -> None:
+    """Half the capture is two seconds off: no one offset fits."""
+    net = cluster(method="nat", rport=8080)
+    busy(net)
+    net.recorders["rs1"].clock_ns = 2 * SECOND
+    busy(net)
+    clocks = analyse(net.tables("director", "rs1")).clocks
+    assert clocks.offset_ns.count(None) == 1
+    assert any("contradict each other by" in reason for reason in clocks.reasons)
+
+
+@pytest.mark.parametrize("ppm", [40.0, -80.0])
+def test_a_drift_is_found_and_taken_out(cluster, analyse, ppm) -> None:
+    """Over twenty minutes 40 ppm are 48 ms, far more than the delays of a LAN."""
+    net = cluster(method="nat", rport=8080)
+    net.recorders["rs1"].drift_ppm = ppm
+    busy(net, seconds=1200)
+    found = analyse(net.tables("director", "rs1"))
+    clocks = found.clocks
+    other = 1 - clocks.reference
+    sign = 1 if other == 1 else -1
+    assert clocks.drift_ppb[other] == pytest.approx(sign * ppm * 1000, rel=0.05)
+    for row in (0, -1):
+        (rs1,) = (found.coverage.vantages[1],)
+        seen = rs1.packets.get_column("time_ns").drop_nulls()[row]
+        true = round((seen - 1_700_000_000_000_000_000) / (1 + ppm / 1e6))
+        common = clocks.common(1, seen) if other == 1 else seen
+        if other == 1:
+            assert abs(common - 1_700_000_000_000_000_000 - true) < 2_000_000
+
+
+def test_a_steady_clock_has_no_drift(cluster, analyse) -> None:
+    """Jitter over twenty minutes is not taken for one."""
+    net = cluster(method="nat", rport=8080)
+    busy(net, seconds=1200)
+    clocks = analyse(net.tables("director", "rs1")).clocks
+    assert clocks.drift_ppb == (0, 0)
+
+
+def test_a_chain_adds_its_errors(cluster, analyse) -> None:
+    """Two realservers are compared through the director."""
+    net = cluster()
+    net.recorders["rs2"].clock_ns = SECOND
+    busy(net)
+    clocks = analyse(net.tables("rs1", "director", "rs2")).clocks
+    assert None not in clocks.offset_ns
+    difference = clocks.offset_ns[2] - clocks.offset_ns[0]
+    assert abs(difference + SECOND) <= clocks.error_ns[2] + clocks.error_ns[0]

@@ -1,0 +1,206 @@
+"""What a vantage could have seen: spans, filters, drops and losses."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from pcapdiag.cluster.coverage import filter_keeps_icmp
+
+SECOND = 1_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", True),
+        ("host 203.0.113.10", True),
+        ("net 203.0.113.0/24 and not port 22", True),
+        ("not tcp port 22 and not arp", True),
+        ("icmp or icmp6 or arp or (host 203.0.113.10 and port 80)", True),
+        ("tcp port 80 or icmp", True),
+        ("ip proto 1 or tcp", True),
+        ("tcp", False),
+        ("tcp port 80", False),
+        ("port 80 or port 443", False),
+        ("arp", False),
+        ("udp and host 203.0.113.10", False),
+        ("host 203.0.113.10 and not icmp", False),
+        ("ip proto 47", False),
+        ("ip and ! icmp", False),
+    ],
+)
+def test_a_written_filter_is_read_carefully(text: str, kept: bool) -> None:
+    """Where it is not certain that ICMP passes, the answer is no."""
+    assert filter_keeps_icmp(text) is kept
+
+
+def test_a_filter_in_the_file_decides(cluster, analyse) -> None:
+    """Pcapng keeps the filter: it is believed and named."""
+    net = cluster()
+    net.connect("rs1")
+    kept = analyse(net.tables("director", capture_filter="host 203.0.113.10")).coverage
+    assert kept.could_see_icmp_at(0, None).ok
+    left_out = analyse(net.tables("director", capture_filter="tcp port 80")).coverage
+    seen = left_out.could_see_icmp_at(0, None)
+    assert not seen.ok
+    assert "tcp port 80" in seen.reason
+
+
+def test_nothing_but_one_port_may_be_a_filter(cluster, analyse) -> None:
+    """No ICMP, no ARP, one service: ICMP may have been filtered out; else it was not."""
+    net = cluster()
+    net.connect("rs1")
+    assert not analyse(net.tables("director")).coverage.could_see_icmp_at(0, None).ok
+    net.arp()
+    assert analyse(net.tables("director")).coverage.could_see_icmp_at(0, None).ok
+    other = cluster()
+    first = other.connect("rs1")
+    other.error(other.too_big(first), "rs1")
+    seen = analyse(other.tables("director")).coverage.could_see_icmp_at(0, None)
+    assert seen.ok
+    assert "shows ICMP" in seen.reason
+
+
+def test_an_empty_capture_could_see_nothing(cluster, analyse) -> None:
+    """It says so rather than that nothing happened."""
+    net = cluster()
+    net.connect("rs1")
+    coverage = analyse(net.tables("director", "rs2")).coverage
+    assert not coverage.could_see_icmp_at(1, None).ok
+    assert coverage.span(1) is None
+
+
+def test_a_time_is_covered_between_first_and_last_frame(cluster, analyse) -> None:
+    """And with a margin only if the capture goes on for so long."""
+    net = cluster()
+    net.arp()
+    net.connect("rs1")
+    net.wait(10 * SECOND)
+    net.connect("rs1")
+    coverage = analyse(net.tables("director")).coverage
+    first, last = coverage.span(0)
+    assert coverage.covers(0, first).ok
+    assert coverage.covers(0, last).ok
+    assert not coverage.covers(0, first - 1).ok
+    assert not coverage.covers(0, last + 1).ok
+    assert coverage.capture_ends_after(0, first).ok
+    assert not coverage.capture_ends_after(0, last).ok
+    assert coverage.capture_ends_after(0, last - SECOND).ok
+    assert not coverage.capture_ends_after(0, last - SECOND + 1).ok
+
+
+def test_an_unaligned_clock_covers_nothing(cluster, analyse) -> None:
+    """A time of the common clock says nothing about a capture that is not on it."""
+    net = cluster()
+    net.arp()
+    net.connect("rs1")
+    net.connect("rs2")
+    coverage = analyse(net.tables("rs1", "rs2")).coverage
+    first, _ = coverage.span(0)
+    seen = coverage.covers(1, first)
+    assert not seen.ok
+    assert "not aligned" in seen.reason
+    assert coverage.could_see_icmp_at(1, None).ok
+
+
+def test_a_host_is_visible_where_its_packets_are(cluster, analyse, address) -> None:
+    """The director of DR never sees its clients' answers, but it sees the clients."""
+    net = cluster()
+    net.connect("rs1")
+    coverage = analyse(net.tables("director")).coverage
+    assert coverage.could_see_host(0, address["client"]).ok
+    assert not coverage.could_see_host(0, address["rs2"]).ok
+
+
+def test_egress_is_visible_where_packets_leave(cluster, analyse) -> None:
+    """At a director, per service; nowhere else."""
+    for kind in ({"method": "dr"}, {"method": "nat", "rport": 8080}, {"method": "tun"}):
+        net = cluster(**kind)
+        net.arp()
+        for name in ("rs1", "rs2", "rs1"):
+            net.connect(name)
+        coverage = analyse(net.tables("director", "rs1")).coverage
+        assert coverage.egress(0, 0).ok, kind
+        assert not coverage.egress(1, 0).ok
+
+
+def test_a_complete_capture_loses_nothing(cluster, analyse) -> None:
+    """The bound shrinks with the packets that could have been missing."""
+    bounds = []
+    for connections in (3, 30):
+        net = cluster(method="nat", rport=8080)
+        for _ in range(connections):
+            net.connect("rs1")
+        loss = analyse(net.tables("director")).coverage.loss(0)
+        assert loss.missing == 0
+        bounds.append(loss.upper)
+    assert bounds[1] < bounds[0] < 1
+
+
+def test_lost_packets_are_counted(cluster, analyse) -> None:
+    """Data that was acknowledged and is in no frame was lost by the capture."""
+    net = cluster(method="nat", rport=8080)
+    for _ in range(10):
+        net.connect("rs1", rounds=5)
+    whole = net.recorders["rs1"]
+    data = [n for n, row in enumerate(whole.rows) if row.get("payload_len") == 1000]
+    lost = data[5:30:4]
+    whole.rows = [row for n, row in enumerate(whole.rows) if n not in lost]
+    loss = analyse(net.tables("rs1")).coverage.loss(0)
+    assert len(lost) - 2 <= loss.missing <= len(lost)
+    assert loss.upper > loss.missing / loss.expected
+
+
+def test_absence_is_proof_only_of_enough_packets(cluster, analyse) -> None:
+    """p**n below 0.001: one missing packet never proves anything in a small capture."""
+    net = cluster(method="nat", rport=8080)
+    for _ in range(10):
+        net.connect("rs1", rounds=4)
+    coverage = analyse(net.tables("director")).coverage
+    upper = coverage.loss(0).upper
+    enough = next(count for count in range(1, 99) if upper**count < 0.001)
+    assert enough > 1
+    assert coverage.absence_is_proof(0, enough)
+    assert not coverage.absence_is_proof(0, enough - 1)
+    assert not coverage.absence_is_proof(0, 0)
+
+
+def test_counted_drops_raise_the_bound(cluster, analyse) -> None:
+    """What the capturing program admits counts at least as much as what TCP shows."""
+    net = cluster(method="nat", rport=8080)
+    for _ in range(10):
+        net.connect("rs1")
+    clean = analyse(net.tables("director", dropped=0)).coverage.loss(0)
+    lossy = analyse(net.tables("director", dropped=200)).coverage.loss(0)
+    assert (clean.dropped, lossy.dropped) == (0, 200)
+    assert lossy.upper > clean.upper
+
+
+def test_a_capture_without_evidence_proves_nothing(cluster, analyse) -> None:
+    """No TCP data seen: nothing bounds the loss."""
+    net = cluster()
+    net.arp()
+    coverage = analyse(net.tables("director")).coverage
+    assert coverage.loss(0).upper == 1.0
+    assert not coverage.absence_is_proof(0, 1000)
+
+
+def test_rings_cover_from_first_to_last_file(cluster) -> None:
+    """Files that follow each other are one capture; files side by side share only a part."""
+    from pcapdiag.cluster.coverage import _common_span
+
+    net = cluster()
+    net.connect("rs1")
+    (tables,) = net.tables("director")
+    (info,) = tables.captures
+    for spans, expected in (
+        ([(0, 10), (10, 20)], (0, 20)),
+        ([(0, 15), (5, 20)], (5, 15)),
+        ([(None, None)], (None, None)),
+    ):
+        captures = tuple(replace(info, first_ns=one, last_ns=two) for one, two in spans)
+        ids = tuple(range(len(spans)))
+        several = replace(tables, captures=captures, capture_ids=ids)
+        assert _common_span(several, frozenset(ids)) == expected
