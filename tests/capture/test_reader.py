@@ -202,6 +202,7 @@ def test_batches_are_bounded(tmp_path):
     with open_capture(str(path)) as reader:
         spans = [(int(batch.frame[0]), int(batch.frame[-1])) for batch in reader]
     assert spans == [(1, 131_072), (131_073, 262_144), (262_145, 300_000)]
+    assert list(read_frames(str(path), [200_000, 2])) == [2, 200_000]
 
 
 def test_frames_for_evidence(tmp_path):
