@@ -78,10 +78,15 @@ class Icmp(Columns):
 
 
 def decode(source: Bytes, network: Network) -> Icmp:
-    """Decode the ICMP messages among the packets; a row for each whose type was kept."""
+    """Decode the ICMP messages among the packets; a row for each whose type was kept.
+
+    Where not even that was, the packet's own note says so.
+    """
     proto = np.where(network.version == 4, np.uint8(IpProto.ICMP), np.uint8(IpProto.ICMPV6))
     due = network.readable & (network.proto == proto)
-    rows = np.flatnonzero(due & (network.kept > network.payload))
+    some = network.kept > network.payload
+    mark(network.note, due & ~some, DecodeNote.TRANSPORT_CUT)
+    rows = np.flatnonzero(due & some)
     out = Icmp.blank(rows.size)
     if not rows.size:
         return out
@@ -158,7 +163,11 @@ def _mtu_and_gateway(out: Icmp, window: Window, whole: Bools, v4: Bools) -> None
 
 
 def _extensions(source: Bytes, out: Icmp, window: Window, start: Offsets, kept: Offsets) -> None:
-    """Find the extension header of RFC 4884, which ends the quote."""
+    """Find the extension header of RFC 4884, which ends the quote.
+
+    Where a length is said and the capture ends before the header, the quote ends there all the
+    same. That a capture which is cut hides an extension of the old kind is not assumed.
+    """
     v4 = out.version == 4
     may = np.where(
         v4, np.isin(out.type, _V4_WITH_EXTENSIONS), np.isin(out.type, _V6_WITH_EXTENSIONS)
@@ -180,10 +189,10 @@ def _extensions(source: Bytes, out: Icmp, window: Window, start: Offsets, kept: 
         old, end = old[whole], end[whole]
         total = source.words_summed(at[old], end - at[old])
         found[old] = checksum.verdicts(total, np.ones(old.size, dtype=np.bool_)) == Verdict.OK
-    rows, at = rows[found], at[found]
-    out.has_extension[rows] = True
-    out.extension_offset[rows] = offset[rows]
-    out.quote_stop[rows] = at
+    ends = found | ((header.kept < _SHORTEST) & (said[rows] > 0))
+    out.quote_stop[rows[ends]] = at[ends]
+    out.has_extension[rows[found]] = True
+    out.extension_offset[rows[found]] = offset[rows[found]]
 
 
 def _redirect_v6(source: Bytes, out: Icmp, start: Offsets, kept: Offsets) -> None:

@@ -41,7 +41,8 @@ class Quotes:
     outer: Network
     """Their outermost IP headers."""
     length: U16
-    """Bytes of the packet that were quoted, from its outermost IP header on."""
+    """Bytes of the packet that were quoted, from its outermost IP header on, whether or not the
+    capture kept them; 0 where the capture ends before that header does."""
     length_unknown: Bools
     """The quoted IP length is 0: what the packet's length was, only its sender knew."""
     note: U32
@@ -66,8 +67,10 @@ def decode(source: Bytes, icmp: Icmp, network: Network, ports: Ports) -> Quotes:
     mark(note, (cut | (inner.version == 0)) & ~bad, DecodeNote.QUOTE_CUT)
     packet = inner.stop.copy()
     packet[tunnels.row] = outer.stop
-    known = (inner.version > 0) | np.isin(np.arange(rows.size), tunnels.row)
-    quoted = np.where(known, np.minimum(packet, stop), stop) - start
+    headed = inner.version > 0
+    headed[tunnels.row] = True
+    quoted = np.where(headed, np.minimum(packet, stop), stop) - start
+    quoted[~headed & ~bad & (kept < stop)] = 0
     length = np.clip(quoted, 0, _LARGEST_QUOTE).astype(np.uint16)
     unknown = inner.note & DecodeNote.IP_LENGTH_ZERO != 0
     return Quotes(rows, inner, carried, tunnels, outer, length, unknown, note)

@@ -34,6 +34,9 @@ _MAX_BYTES: Final = 512
 """Given to scapy of a frame: the network layer begins well before that."""
 
 _MAX_LAYERS: Final = 32
+_HEADER_BYTES: Final = 20
+"""Of a network layer, by which it is found in the frame: scapy tells no offsets."""
+
 _KNOWN_PREFIXES: Final = 4096
 _KNOWN_LENGTHS: Final = 8
 """Link headers remembered, and their lengths: more means that they hold counters or times and
@@ -126,15 +129,11 @@ def _network_layer(dissector: Any, data: bytes) -> tuple[int, int]:
     """Dissect one frame; whatever scapy raises on hostile bytes, there is no network layer."""
     try:
         layer = dissector(data)
-        offset = 0
         for _ in range(_MAX_LAYERS):
             version = {"IP": 4, "IPv6": 6, "ARP": 1}.get(type(layer).__name__, 0)
             if version:
+                offset = data.find(layer.original[:_HEADER_BYTES])
                 return (version, offset) if _plausible(version, data, offset) else (0, 0)
-            header = layer.raw_packet_cache
-            if header is None or not layer.payload:
-                break
-            offset += len(header)
             layer = layer.payload
     except Exception:  # noqa: BLE001 - scapy's dissectors raise anything
         return 0, 0
@@ -142,7 +141,7 @@ def _network_layer(dissector: Any, data: bytes) -> tuple[int, int]:
 
 
 def _plausible(version: int, data: bytes, offset: int) -> bool:
-    """Whether the byte at `offset` may begin that layer: scapy's own padding may mislead."""
-    if offset >= len(data):
+    """Whether the byte at `offset` may begin that layer: it may be another one's that is alike."""
+    if not 0 <= offset < len(data):
         return False
     return version == 1 or data[offset] >> 4 == version

@@ -136,6 +136,7 @@ class TagWalk:
         rows = rows[mine]
         self.start[rows] += 4
         done = rows[last]
+        self._lose(done[self.start[done] >= kept[done]])
         self.version[done] = version_at(source, self.start[done], kept[done])
         rest: Indices = rows[~last]
         return rest
