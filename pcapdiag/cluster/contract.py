@@ -127,9 +127,9 @@ def _reason(topology: Topology) -> tuple[pl.Expr, pl.Expr]:
     inward = pl.col("sender") == "realserver"
     nat, tun = pl.col("method") == "nat", pl.col("method") == "tun"
     outer = pl.col("in_quoted_tunnel").is_not_null() & pl.col("in_dst_lo").is_in(own)
-    back = pl.col("sender").eq("client") & nat & pl.col("in_translated")
+    back = pl.col("sender").eq("client") & nat & pl.col("in_translated") & pl.col("arrived")
     judged = pl.col("method").is_not_null() & (
-        (inward & ~pl.col("in_translated")) | back | (outer & tun)
+        (inward & ~(pl.col("in_translated") & pl.col("arrived"))) | back | (outer & tun)
     )
     short = (
         pl.col("in_quoted_src_port").is_null()
@@ -188,7 +188,7 @@ def _towards_realserver() -> tuple[pl.Expr, pl.Expr]:
         pl.col("out_quoted_src_port") == pl.col("realserver_port")
     )
     by_nat = (
-        pl.when(_same("out_dst", "in_dst"))
+        pl.when(_same("out_dst", "in_dst") & pl.col("arrived"))
         .then(pl.lit("destination-not-translated"))
         .when(~pl.col("out_translated"))
         .then(pl.lit("quote-not-translated"))

@@ -191,7 +191,11 @@ class Coverage:
     def _losses(self) -> tuple[Loss, ...]:
         passages = self.topology.observed.passages
         return tuple(
-            _loss(vantage, passages.filter(pl.col("vantage") == index))
+            _loss(
+                vantage,
+                passages.filter(pl.col("vantage") == index),
+                self.topology.vantage_macs[index],
+            )
             for index, vantage in enumerate(self.vantages)
         )
 
@@ -328,14 +332,16 @@ def _one_after_another(spans: list[tuple[int, int]]) -> bool:
     )
 
 
-def _loss(vantage: VantageTables, passages: pl.DataFrame) -> Loss:
+def _loss(vantage: VantageTables, passages: pl.DataFrame, own: frozenset[int]) -> Loss:
     """Return the loss that TCP sequence numbers, acknowledgements and counters show.
 
     What was acknowledged existed. Where no acknowledgements pass (LVS-DR and LVS-TUN), what a side
     sent before its FIN did: what the network lost before the vantage came again, a hole that stays
-    is the capture's. A forwarded packet exists twice, and each sight vouches for the other.
+    is the capture's. A forwarded packet exists twice: one that left and was not seen to come was
+    lost, and as many that came must have left unseen.
     """
-    missing, expected = 0, len(passages)
+    missing = 2 * _left_only(vantage, passages, own)
+    expected = 2 * len(passages) + missing
     for side in ("orig", "resp"):
         finished = pl.col("closed_by").cast(pl.String) == f"{side}-fin"
         exists = pl.coalesce(f"{side}_acked", pl.when(finished).then(f"{side}_sent"))
@@ -367,3 +373,24 @@ def _loss(vantage: VantageTables, passages: pl.DataFrame) -> Loss:
     if dropped:
         upper = max(upper, min(1.0, 3 * dropped / (dropped + len(vantage.packets))))
     return Loss(missing, expected, upper, dropped)
+
+
+def _left_only(vantage: VantageTables, passages: pl.DataFrame, own: frozenset[int]) -> int:
+    """Return how many packets of forwarded flows left a host without having been seen to come."""
+    flows = passages.filter("by_orig").get_column("flow").unique()
+    if not len(flows) or not own:
+        return 0
+    packets = vantage.packets.lazy().with_row_index("row")
+    firsts = vantage.packets.get_column("copy_of").drop_nulls().unique()
+    return int(
+        packets.filter(
+            pl.col("flow").is_in(flows.implode())
+            & pl.col("by_orig")
+            & pl.col("copy_of").is_null()
+            & pl.col("eth_src").is_in(list(own))
+            & ~pl.col("row").is_in(firsts.implode())
+        )
+        .select(pl.len())
+        .collect()
+        .item()
+    )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 REISSUE_NS: Final = 1_000_000_000
 """An answer made of a tunnel error leaves within microseconds; a later one has another cause."""
 
-NOTABLE_LOSS: Final = 0.02
+NOTABLE_LOSS: Final = 0.01
 """Share of missing packets from which a capture counts as one that drops, whatever it counted."""
 
 _DETAILS: Final = (
@@ -202,9 +202,10 @@ def _about(
     version4 = pl.col("ip_version") == 4
     return (
         table.with_columns(
-            pl.coalesce(
-                "service_of_connection", "service_of_realserver", "service_of_client"
-            ).alias("service"),
+            pl.when(pl.col("connection").is_not_null())
+            .then("service_of_connection")
+            .otherwise(pl.coalesce("service_of_realserver", "service_of_client"))
+            .alias("service"),
             pl.coalesce(
                 pl.col("quoted_sender").cast(pl.String),
                 pl.when(pl.col("service_of_realserver").is_not_null()).then(pl.lit("realserver")),
