@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,16 +41,25 @@ def read_capture(
     `progress(path, bytes_done, bytes_total)` is told of the start and the end. Raises CaptureError
     where nothing can be read; what is wrong further in stands in the notes.
     """
-    size = None if path == "-" else Path(path).stat().st_size
+    size = _size(path)
     if progress:
         progress(path, 0, size)
     with open_capture(path) as reader:
         decoded = packets.decode_capture(reader, capture)
         info = reader.info
-    sha256 = _sha256(path) if digest and path != "-" else None
+    sha256 = _sha256(path) if digest and size is not None else None
     if progress:
         progress(path, size or 0, size)
     return ReadCapture(info, decoded, sha256)
+
+
+def _size(path: str) -> int | None:
+    """Return a regular file's size; None for what has none, as a pipe, or is not there."""
+    try:
+        status = Path(path).stat()
+    except OSError:  # the reader says what is wrong with it
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _sha256(path: str) -> str:

@@ -53,7 +53,7 @@ def execute(tmp_path: Path) -> Callable[..., Ended]:
 
     def start(*arguments: object, **options: object) -> Ended:
         ended = subprocess.run(
-            [sys.executable, "-m", "pcapdiag", *(str(item) for item in arguments)],
+            [sys.executable, "-P", "-m", "pcapdiag", *(str(item) for item in arguments)],
             check=False,
             **{"cwd": tmp_path, "capture_output": True, "text": True, **options},
         )

@@ -10,7 +10,8 @@ import pytest
 
 from pcapdiag.cli import streams
 
-PROGRAM = [sys.executable, "-m", "pcapdiag"]
+# -P: not the folder of this name in the working directory, which may be the sources
+PROGRAM = [sys.executable, "-P", "-m", "pcapdiag"]
 
 
 def _run_with_reader_gone(*arguments: str) -> tuple[int, bytes]:
@@ -47,7 +48,7 @@ def test_a_full_disk_behind_standard_output_is_an_error(arguments):
 
 def test_closed_standard_streams_are_no_error():
     """A daemon may start the program without any of them."""
-    shell = f"exec {sys.executable} -m pcapdiag rules >&- 2>&- <&-"
+    shell = f"exec {sys.executable} -P -m pcapdiag rules >&- 2>&- <&-"
     assert subprocess.run(["/bin/sh", "-c", shell], check=False).returncode == 0
 
 
