@@ -234,6 +234,8 @@ def test_a_compressed_copy_beside_its_original_is_left_out(here):
     _make("lb.pcap", "rs1.pcap0")
     (here / "lb.pcap.gz").write_bytes(gzip.compress(_pcap(1)))
     (here / "rs1.pcap0.gz").write_bytes(gzip.compress(_pcap(99)))
+    (here / "zero.pcap").write_bytes(_pcap()[:24])  # without a packet nothing tells
+    (here / "zero.pcap.gz").write_bytes(gzip.compress(_pcap()[:24]))
     found, _ = resolve(["."])
     assert [(vantage.paths, vantage.notes) for vantage in found] == [
         (
@@ -241,6 +243,7 @@ def test_a_compressed_copy_beside_its_original_is_left_out(here):
             ("./lb.pcap.gz was left out as a compressed copy of ./lb.pcap",),
         ),
         (("./rs1.pcap0", "./rs1.pcap0.gz"), ()),
+        (("./zero.pcap", "./zero.pcap.gz"), ()),
     ]
 
 
