@@ -8,8 +8,6 @@ capture lost by its own account: bytes that TCP shows to have existed and that n
 
 from __future__ import annotations
 
-import itertools
-import math
 import re
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag.addresses import ip_text
+from pcapdiag.cluster import losses
+from pcapdiag.cluster.egress import common_span, leaving
 from pcapdiag.cluster.orientation import oriented
 from pcapdiag.protocols import IpProto
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pcapdiag.cluster.clock import Clocks
+    from pcapdiag.cluster.losses import Loss
     from pcapdiag.cluster.parts import Address
     from pcapdiag.cluster.topology import Topology
     from pcapdiag.flows.vantage import VantageTables
@@ -52,19 +53,6 @@ class Visibility:
 
     ok: bool
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """What a capture lost: `missing` of `expected` packets; `upper` bounds the share.
-
-    `dropped` is what the capturing program counted; None where it did not say.
-    """
-
-    missing: int
-    expected: int
-    upper: float
-    dropped: int | None
 
 
 @dataclass(frozen=True)
@@ -156,10 +144,10 @@ class Coverage:
         clock): the time that all captures which show them have in common.
         """
         rows = [
-            (index, number, packets, *_common_span(self.vantages[index], captures))
+            (index, number, packets, *common_span(self.vantages[index], captures))
             for index, role in enumerate(self.topology.roles)
             if role.role == "director"
-            for number, packets, captures in _leaving(
+            for number, packets, captures in leaving(
                 oriented(self.vantages)[index], index, self.topology
             )
         ]
@@ -191,7 +179,7 @@ class Coverage:
     def _losses(self) -> tuple[Loss, ...]:
         passages = self.topology.observed.passages
         return tuple(
-            _loss(
+            losses.measure(
                 vantage,
                 passages.filter(pl.col("vantage") == index),
                 self.topology.vantage_macs[index],
@@ -242,155 +230,3 @@ def filter_keeps_icmp(text: str) -> bool:
         return False
     named = re.search(r"\bicmp6?\b|\bproto\s+\\?(icmp|1|58)\b", plain)
     return bool(named) or not _NARROW.search(plain)
-
-
-def _leaving(
-    vantage: VantageTables, index: int, topology: Topology
-) -> list[tuple[int, int, frozenset[int]]]:
-    """Return (service, packets, captures) of what leaves a director towards realservers.
-
-    In NAT that is what goes to a realserver's translated port, else what was passed on.
-    """
-    passed = topology.observed.passages.filter(
-        (pl.col("vantage") == index)
-        & pl.col("by_orig")
-        & pl.col("kind").is_in(["routed", "encapsulated"])
-    )
-    captures = vantage.packets.select("capture")[passed.get_column("out_row")]
-    out = passed.select("flow").hstack(captures).group_by("flow", "capture").len("packets")
-    sent = (
-        vantage.packets.lazy()
-        .filter(pl.col("flow").is_not_null() & pl.col("by_orig"))
-        .group_by("flow", "capture")
-        .agg(pl.len().alias("packets"))
-        .collect()
-    )
-    flows = vantage.flows.select("flow", "ip_proto", "resp_hi", "resp_lo", "resp_port")
-    ends = _egress_ends(topology, flows.schema)
-    counted = []
-    for rows, nat in ((sent, True), (out, False)):
-        mine = ends.filter(pl.col("nat") == nat)
-        exact = mine.filter(pl.col("resp_port").is_not_null())
-        whole = mine.filter(pl.col("resp_port").is_null()).drop("resp_port")
-        address = ["ip_proto", "resp_hi", "resp_lo"]
-        counted += [
-            flows.join(exact, on=[*address, "resp_port"]).join(rows, on="flow"),
-            flows.join(whole, on=address)
-            .join(rows, on="flow")
-            .select(*flows.columns, "service", "nat", "capture", "packets"),
-        ]
-    seen = (
-        pl.concat(counted, how="diagonal")
-        .group_by("service")
-        .agg(pl.col("packets").sum(), pl.col("capture").unique())
-        .sort("service")
-    )
-    return [(service, packets, frozenset(used)) for service, packets, used in seen.iter_rows()]
-
-
-def _egress_ends(topology: Topology, schema: pl.Schema) -> pl.DataFrame:
-    """Return the server endpoints by which each service's packets leave a director."""
-    rows: list[tuple[int, int, int, int, int | None, bool]] = []
-    for number, service in enumerate(topology.services):
-        if service.method == "nat":
-            rows += [
-                (number, service.ip_proto, *rip, port, True)
-                for rip, port in sorted(service.realserver_ports)
-            ]
-        elif service.method is not None and service.vip is not None:
-            rows.append((number, service.ip_proto, *service.vip, service.port, False))
-    return pl.DataFrame(
-        rows,
-        schema={
-            "service": pl.UInt16,
-            **{name: schema[name] for name in ("ip_proto", "resp_hi", "resp_lo", "resp_port")},
-            "nat": pl.Boolean,
-        },
-        orient="row",
-    )
-
-
-def _common_span(vantage: VantageTables, captures: frozenset[int]) -> tuple[int | None, int | None]:
-    """Return from when until when all of some captures of a vantage were running."""
-    spans = [
-        (info.first_ns, info.last_ns)
-        for info, capture in zip(vantage.captures, vantage.capture_ids, strict=True)
-        if capture in captures and info.first_ns is not None and info.last_ns is not None
-    ]
-    if not spans:
-        return None, None
-    if _one_after_another(spans):
-        return min(item[0] for item in spans), max(item[1] for item in spans)
-    return max(item[0] for item in spans), min(item[1] for item in spans)
-
-
-def _one_after_another(spans: list[tuple[int, int]]) -> bool:
-    """Whether captures follow each other as the files of one ring do."""
-    ordered = sorted(spans)
-    return len(ordered) > 1 and all(
-        before[1] <= after[0] for before, after in itertools.pairwise(ordered)
-    )
-
-
-def _loss(vantage: VantageTables, passages: pl.DataFrame, own: frozenset[int]) -> Loss:
-    """Return the loss that TCP sequence numbers, acknowledgements and counters show.
-
-    What was acknowledged existed. Where no acknowledgements pass (LVS-DR and LVS-TUN), what a side
-    sent before its FIN did: what the network lost before the vantage came again, a hole that stays
-    is the capture's. A forwarded packet exists twice: one that left and was not seen to come was
-    lost, and as many that came must have left unseen.
-    """
-    missing = 2 * _left_only(vantage, passages, own)
-    expected = 2 * len(passages) + missing
-    for side in ("orig", "resp"):
-        finished = pl.col("closed_by").cast(pl.String) == f"{side}-fin"
-        exists = pl.coalesce(f"{side}_acked", pl.when(finished).then(f"{side}_sent"))
-        control = pl.col(f"{side}_syn").cast(pl.Int64) + pl.col(f"{side}_fin").cast(pl.Int64)
-        held = pl.col(f"{side}_payload_bytes").cast(pl.Int64) - pl.col(
-            f"{side}_retransmitted_bytes"
-        ).cast(pl.Int64)
-        # A last packet that is not acknowledged yet is no part of what was; a longer tail may
-        # have holes of its own, which are the network's.
-        tail = (pl.col(f"{side}_sent") - pl.col(f"{side}_acked")).fill_null(0).clip(0)
-        held = held - pl.when(tail <= pl.col(f"{side}_max_ip_len")).then(tail).otherwise(0)
-        size = pl.col(f"{side}_payload_bytes") / pl.col(f"{side}_data_packets")
-        whole = pl.col(f"{side}_data_packets") - pl.col(f"{side}_retransmitted")
-        rows = vantage.flows.filter(
-            (pl.col("ip_proto") == int(IpProto.TCP))
-            & (pl.col(f"{side}_data_packets") > 0)
-            & exists.is_not_null()
-        ).select(
-            ((exists - control - held).clip(0) / size).ceil().cast(pl.Int64).alias("missing"),
-            whole.cast(pl.Int64).alias("held"),
-        )
-        lost, kept = rows.sum().row(0)
-        missing += lost or 0
-        expected += (lost or 0) + (kept or 0)
-    counted = [info.dropped for info in vantage.captures if info.dropped is not None]
-    dropped = sum(counted) if counted else None
-    # Poisson, 95 % from above: 3 for none, about two standard deviations and the same for more.
-    upper = 1.0 if expected == 0 else min(1.0, (missing + 3 + 2 * math.sqrt(missing)) / expected)
-    if dropped:
-        upper = max(upper, min(1.0, 3 * dropped / (dropped + len(vantage.packets))))
-    return Loss(missing, expected, upper, dropped)
-
-
-def _left_only(vantage: VantageTables, passages: pl.DataFrame, own: frozenset[int]) -> int:
-    """Return how many packets of forwarded flows left a host without having been seen to come."""
-    flows = passages.filter("by_orig").get_column("flow").unique()
-    if not len(flows) or not own:
-        return 0
-    packets = vantage.packets.lazy().with_row_index("row")
-    firsts = vantage.packets.get_column("copy_of").drop_nulls().unique()
-    return int(
-        packets.filter(
-            pl.col("flow").is_in(flows.implode())
-            & pl.col("by_orig")
-            & pl.col("copy_of").is_null()
-            & pl.col("eth_src").is_in(list(own))
-            & ~pl.col("row").is_in(firsts.implode())
-        )
-        .select(pl.len())
-        .collect()
-        .item()
-    )

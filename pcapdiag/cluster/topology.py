@@ -15,6 +15,7 @@ import polars as pl
 
 from pcapdiag.addresses import ip_text
 from pcapdiag.cluster import edges, macs, roles, services
+from pcapdiag.cluster import hosts as members_of
 from pcapdiag.cluster.observed import Observed, observe
 from pcapdiag.cluster.orientation import oriented
 from pcapdiag.cluster.parts import Address, EdgeInfo, HostInfo, ServiceInfo, VantageRole
@@ -121,7 +122,7 @@ def infer(vantages: Sequence[VantageTables], site: Site | None) -> Topology:
     _name_realservers(observed, evidence)
     services.mark(site, evidence)
     listed = _listed(evidence)
-    hosts = roles.hosts(vantages, observed, evidence, site, cast_of, given, own)
+    hosts = members_of.find(vantages, observed, evidence, site, cast_of, given, own)
     known = {service.vip for service in listed}
     own_addresses = _director_addresses(evidence, hosts)
     members = {

@@ -189,7 +189,7 @@ def test_a_capture_without_evidence_proves_nothing(cluster, analyse) -> None:
 
 def test_rings_cover_from_first_to_last_file(cluster) -> None:
     """Files that follow each other are one capture; files side by side share only a part."""
-    from pcapdiag.cluster.coverage import _common_span
+    from pcapdiag.cluster.egress import common_span
 
     net = cluster()
     net.connect("rs1")
@@ -203,4 +203,4 @@ def test_rings_cover_from_first_to_last_file(cluster) -> None:
         captures = tuple(replace(info, first_ns=one, last_ns=two) for one, two in spans)
         ids = tuple(range(len(spans)))
         several = replace(tables, captures=captures, capture_ids=ids)
-        assert _common_span(several, frozenset(ids)) == expected
+        assert common_span(several, frozenset(ids)) == expected

@@ -1,0 +1,100 @@
+"""Where and when packets of a service are seen to leave a director towards its realservers."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from pcapdiag.cluster.topology import Topology
+    from pcapdiag.flows.vantage import VantageTables
+
+
+def leaving(
+    vantage: VantageTables, index: int, topology: Topology
+) -> list[tuple[int, int, frozenset[int]]]:
+    """Return (service, packets, captures) of what leaves a director towards realservers.
+
+    In NAT that is what goes to a realserver's translated port, else what was passed on.
+    """
+    passed = topology.observed.passages.filter(
+        (pl.col("vantage") == index)
+        & pl.col("by_orig")
+        & pl.col("kind").is_in(["routed", "encapsulated"])
+    )
+    captures = vantage.packets.select("capture")[passed.get_column("out_row")]
+    out = passed.select("flow").hstack(captures).group_by("flow", "capture").len("packets")
+    sent = (
+        vantage.packets.lazy()
+        .filter(pl.col("flow").is_not_null() & pl.col("by_orig"))
+        .group_by("flow", "capture")
+        .agg(pl.len().alias("packets"))
+        .collect()
+    )
+    flows = vantage.flows.select("flow", "ip_proto", "resp_hi", "resp_lo", "resp_port")
+    ends = _ends(topology, flows.schema)
+    counted = []
+    for rows, nat in ((sent, True), (out, False)):
+        mine = ends.filter(pl.col("nat") == nat)
+        exact = mine.filter(pl.col("resp_port").is_not_null())
+        whole = mine.filter(pl.col("resp_port").is_null()).drop("resp_port")
+        address = ["ip_proto", "resp_hi", "resp_lo"]
+        counted += [
+            flows.join(exact, on=[*address, "resp_port"]).join(rows, on="flow"),
+            flows.join(whole, on=address)
+            .join(rows, on="flow")
+            .select(*flows.columns, "service", "nat", "capture", "packets"),
+        ]
+    seen = (
+        pl.concat(counted, how="diagonal")
+        .group_by("service")
+        .agg(pl.col("packets").sum(), pl.col("capture").unique())
+        .sort("service")
+    )
+    return [(service, packets, frozenset(used)) for service, packets, used in seen.iter_rows()]
+
+
+def _ends(topology: Topology, schema: pl.Schema) -> pl.DataFrame:
+    """Return the server endpoints by which each service's packets leave a director."""
+    rows: list[tuple[int, int, int, int, int | None, bool]] = []
+    for number, service in enumerate(topology.services):
+        if service.method == "nat":
+            rows += [
+                (number, service.ip_proto, *rip, port, True)
+                for rip, port in sorted(service.realserver_ports)
+            ]
+        elif service.method is not None and service.vip is not None:
+            rows.append((number, service.ip_proto, *service.vip, service.port, False))
+    return pl.DataFrame(
+        rows,
+        schema={
+            "service": pl.UInt16,
+            **{name: schema[name] for name in ("ip_proto", "resp_hi", "resp_lo", "resp_port")},
+            "nat": pl.Boolean,
+        },
+        orient="row",
+    )
+
+
+def common_span(vantage: VantageTables, captures: frozenset[int]) -> tuple[int | None, int | None]:
+    """Return from when until when all of some captures of a vantage were running."""
+    spans = [
+        (info.first_ns, info.last_ns)
+        for info, capture in zip(vantage.captures, vantage.capture_ids, strict=True)
+        if capture in captures and info.first_ns is not None and info.last_ns is not None
+    ]
+    if not spans:
+        return None, None
+    if _one_after_another(spans):
+        return min(item[0] for item in spans), max(item[1] for item in spans)
+    return max(item[0] for item in spans), min(item[1] for item in spans)
+
+
+def _one_after_another(spans: list[tuple[int, int]]) -> bool:
+    """Whether captures follow each other as the files of one ring do."""
+    ordered = sorted(spans)
+    return len(ordered) > 1 and all(
+        before[1] <= after[0] for before, after in itertools.pairwise(ordered)
+    )

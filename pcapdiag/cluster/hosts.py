@@ -1,0 +1,181 @@
+"""The members of the cluster: hosts behind MACs and addresses, named."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, cast
+
+from pcapdiag.addresses import ip_text, mac_text
+from pcapdiag.cluster import macs
+from pcapdiag.cluster.parts import HostInfo, Role, VantageRole
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from collections.abc import Set as AbstractSet
+
+    from pcapdiag.cluster.evidence import Evidence
+    from pcapdiag.cluster.observed import Observed
+    from pcapdiag.cluster.parts import Address
+    from pcapdiag.cluster.roles import Cast
+    from pcapdiag.flows.vantage import VantageTables
+    from pcapdiag.site import Site, SiteHost
+
+MAX_HOSTS: Final = 256
+"""Hosts named one by one: more routers and clients on one link than this tell nobody anything."""
+
+_FAMILIES: Final = ((0, 0xFFFF_0000_0000), (0, 0))
+"""An address of each family: 0.0.0.0 in its mapped form, and ::."""
+
+
+def find(
+    vantages: Sequence[VantageTables],
+    observed: Observed,
+    evidence: Evidence,
+    site: Site | None,
+    roles: Cast,
+    given: Sequence[VantageRole],
+    own: Sequence[frozenset[int]],
+) -> tuple[HostInfo, ...]:
+    """Return the members of the cluster: vantages' hosts, those known by MAC, those by address."""
+    made: list[HostInfo] = []
+    taken: set[int] = set()
+    vips = evidence.vips()
+    served = {
+        mac: {key[1] for key, item in evidence.services.items() if mac in item.realserver_macs}
+        for mac in roles.roles
+    }
+    names = {host.name for host in (site.hosts if site is not None else ())}
+    for index, vantage in enumerate(vantages):
+        mine = own[index] - taken
+        role = given[index]
+        if role.role == "unknown" or (not mine and role.role != "director"):
+            continue
+        taken |= mine
+        made.append(
+            HostInfo(
+                vantage.name,
+                role.role,
+                _addresses(observed, mine, served),
+                frozenset(mine),
+                role.reason,
+            )
+        )
+        names.add(vantage.name)
+    _join_twins(made, taken, evidence)
+    for mac, (kind, reason, _) in sorted(roles.roles.items())[: MAX_HOSTS * 4]:
+        if mac in taken or (kind == "client"):
+            continue
+        mine = frozenset({mac} | {two for one, two in evidence.twins if one == mac} - taken)
+        addresses = _addresses(observed, mine, served)
+        entry = _named(site, mine, addresses)
+        name = entry.name if entry else _address_name(addresses - vips, mac)
+        made.append(HostInfo(name, cast("Role", kind), addresses, mine, reason))
+        taken |= mine
+    known = {address for host in made for address in host.addresses}
+    for address in sorted(
+        {address for item in evidence.services.values() for address in item.realservers} - known
+    )[:MAX_HOSTS]:
+        entry = _named(site, set(), {address})
+        made.append(
+            HostInfo(
+                entry.name if entry else ip_text(*address),
+                "realserver",
+                frozenset({address}),
+                frozenset(),
+                "the director sends requests to this address",
+            )
+        )
+    made += _from_site(site, made)
+    return tuple(_merged(made))
+
+
+def _join_twins(made: list[HostInfo], taken: set[int], evidence: Evidence) -> None:
+    """Give a director's host its other MAC, and make two hosts one that share a pair."""
+    for pair in sorted(evidence.twins):
+        owners = [host for host in made if host.role == "director" and host.macs & set(pair)]
+        free = set(pair) - taken
+        if len(owners) == 1:
+            made[made.index(owners[0])] = replace(owners[0], macs=owners[0].macs | free)
+            taken |= free
+        elif len(owners) == 2:
+            one, two = owners
+            made[made.index(one)] = replace(
+                one,
+                name=_common_name(one.name, two.name),
+                addresses=one.addresses | two.addresses,
+                macs=one.macs | two.macs,
+            )
+            made.remove(two)
+
+
+def _common_name(one: str, two: str) -> str:
+    """Return the words that two names begin with: "director" of director-eth0, director-eth1."""
+    words = [re.split(r"[-_.]", name) for name in (one, two)]
+    common = [left for left, right in zip(*words, strict=False) if left == right]
+    return "-".join(common) if common and words[0][: len(common)] == common else one
+
+
+def _addresses(
+    observed: Observed,
+    mine: Iterable[int],
+    served: dict[int, set[Address]],
+) -> frozenset[Address]:
+    """Return the addresses of a host by its MACs: claimed, sent from, and the VIPs it serves."""
+    found: set[Address] = set()
+    for mac in mine:
+        for family in _FAMILIES:
+            found |= macs.addresses_of(observed.macs, mac, family)
+        found |= served.get(mac, set())
+    return frozenset(found)
+
+
+def _address_name(addresses: Iterable[Address], mac: int) -> str:
+    """Return the one address of a host as its name, its MAC where it has none or several."""
+    several = sorted(addresses)
+    return ip_text(*several[0]) if len(several) == 1 else mac_text(mac)
+
+
+def _named(
+    site: Site | None, mine: AbstractSet[int], addresses: Iterable[Address]
+) -> SiteHost | None:
+    """Return the host of site.toml with one of these MACs or addresses."""
+    for host in site.hosts if site is not None else ():
+        if mine & set(host.macs) or set(addresses) & set(host.addresses):
+            return host
+    return None
+
+
+def _from_site(site: Site | None, made: Sequence[HostInfo]) -> list[HostInfo]:
+    """Return the hosts that only site.toml knows."""
+    names = {host.name for host in made}
+    return [
+        HostInfo(
+            host.name,
+            cast("Role", host.role or "unknown"),
+            frozenset(host.addresses),
+            frozenset(host.macs),
+            "site.toml names it",
+        )
+        for host in (site.hosts if site is not None else ())
+        if host.name not in names
+    ]
+
+
+def _merged(made: Sequence[HostInfo]) -> list[HostInfo]:
+    """Return the hosts with those of one name made one, the first one's role and reason kept."""
+    by_name: dict[str, HostInfo] = {}
+    for host in made:
+        earlier = by_name.get(host.name)
+        by_name[host.name] = (
+            host
+            if earlier is None
+            else HostInfo(
+                host.name,
+                earlier.role,
+                earlier.addresses | host.addresses,
+                earlier.macs | host.macs,
+                earlier.reason,
+            )
+        )
+    return list(by_name.values())
