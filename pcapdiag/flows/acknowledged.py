@@ -13,7 +13,7 @@ import numpy as np
 
 from pcapdiag.capture.frames import NO_TIME
 from pcapdiag.flows.arrays import spread, starts_of
-from pcapdiag.flows.sequence import MAX_JUMP
+from pcapdiag.flows.sequence import MAX_JUMP, follow
 from pcapdiag.protocols import TcpFlag
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ NOTHING: Final = int(np.iinfo(np.int64).min)
 
 _ACK: Final = np.uint16(TcpFlag.ACK)
 _RST: Final = np.uint16(TcpFlag.RST)
-_SYN: Final = np.uint16(TcpFlag.SYN)
+_LOWEST: Final = np.int32(np.iinfo(np.int32).min)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,61 +63,41 @@ def hear(
     `peer` is each segment's peer segment or -1; `blocks` are SACK blocks: the segment they speak
     about (not -1), left and right edge (RFC 2018 section 3).
     """
-    count = len(packets.starts)
-    spoken = np.full(count, NOTHING, np.int64)
-    acking, listening = np.zeros(count, np.bool_), np.zeros(count, np.bool_)
+    count, total = len(packets.starts), len(packets.rows)
     about = np.where(peer >= 0, peer, 0)
     highest = axis.highest()
-    total = len(packets.rows)
-
     ahead = (packets.ack - spread(highest[about], packets.starts, total)).view(np.int32)
     reset = (packets.flags & _RST) != 0
     valid = ((packets.flags & _ACK) != 0) & (ahead <= np.where(reset, 0, MAX_JUMP))
-    lowest = np.int32(np.iinfo(np.int32).min)
-    best = np.maximum.reduceat(np.where(valid, ahead, lowest), packets.starts)
+    best = np.maximum.reduceat(np.where(valid, ahead, _LOWEST), packets.starts)
     acking = np.logical_or.reduceat(valid, packets.starts) & (peer >= 0)
-    spoken = np.where(acking, axis.end[about] + best, NOTHING)
-    far = np.flatnonzero(acking & axis.long[about])
-    if len(far):
-        spoken[far] = _unwrapped(packets, axis, far, about[far])
-    listening = ~np.logical_and.reduceat(reset, packets.starts) & (peer >= 0)
-
+    spoken = axis.end[about] + best
+    far = acking & axis.long[about]
+    if far.any():
+        _unwrap(packets, axis, far, about, spoken)
     acked = np.full(count, NOTHING, np.int64)
     acked[about[acking]] = spoken[acking]
-    hears = np.zeros(count, np.bool_)
-    hears[about[listening]] = True
     acked[~axis.known] = NOTHING
-    return Heard(acked, hears & axis.known, *_sacks(axis, acked, highest, blocks))
+
+    listening = np.zeros(count, np.bool_)
+    listening[about[~np.logical_and.reduceat(reset, packets.starts) & (peer >= 0)]] = True
+    return Heard(acked, listening & axis.known, *_sacks(axis, acked, highest, blocks))
 
 
-def _unwrapped(
-    packets: Packets,
-    axis: Axis,
-    segments: Rows,
-    about: Rows,
-) -> Rows:
-    """Follow acknowledgements from packet to packet where 32 bits are too few."""
-    lengths = np.diff(packets.starts, append=len(packets.rows))
-    wanted = np.zeros(len(packets.starts), np.bool_)
-    wanted[segments] = True
-    chosen = np.flatnonzero(
-        np.repeat(wanted, lengths) & (packets.flags & _ACK != 0) & (packets.flags & _RST == 0)
-    )
+def _unwrap(
+    packets: Packets, axis: Axis, far: NDArray[np.bool_], about: Rows, spoken: Rows
+) -> None:
+    """Set `spoken` where 32 bits are too few: acknowledgements are followed one by one."""
+    said = np.repeat(far, np.diff(packets.starts, append=len(packets.rows)))
+    said &= (packets.flags & (_ACK | _RST)) == _ACK
+    chosen = np.flatnonzero(said)
     segment = np.searchsorted(packets.starts, chosen, "right") - 1
+    offset, kept = follow(packets.ack[chosen], segment)
     heads = starts_of(segment)
-    subject = np.zeros(len(packets.starts), np.int64)
-    subject[segments] = about
-    ack = packets.ack[chosen]
-    step = np.zeros(len(chosen), np.int64)
-    step[1:] = (ack[1:] - ack[:-1]).view(np.int32)
-    step[heads] = (ack[heads] - axis.first[subject[segment[heads]]]).view(np.int32)
-    run = np.cumsum(step)
-    before = run[heads] - step[heads]
-    offset = run - np.repeat(before, np.diff(heads, append=len(chosen)))
-    best = np.full(len(packets.starts), NOTHING, np.int64)
-    best[segment[heads]] = np.maximum.reduceat(offset, heads)
-    found = best[segments]
-    return np.where(found == NOTHING, NOTHING, axis.base[about] + found)
+    subject = about[segment[heads]]
+    first = (packets.ack[chosen[heads]] - axis.first[subject]).view(np.int32).astype(np.int64)
+    best = np.maximum.reduceat(np.where(kept, offset, 0), heads)
+    spoken[segment[heads]] = axis.base[subject] + first + best
 
 
 def _sacks(

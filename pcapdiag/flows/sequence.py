@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from pcapdiag.flows.arrays import previous, spread, starts_of
+from pcapdiag.flows.arrays import spread, starts_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -139,32 +139,45 @@ def _unwrap(
     chosen: Rows,
     starts: Rows,
 ) -> None:
-    """Follow sides that sent more than 32 bits can tell apart from packet to packet.
-
-    A packet that jumps while its neighbours agree with each other is left out.
-    """
+    """Place the `chosen` packets, of sides that sent more than 32 bits tell apart."""
     chosen = chosen[usable[chosen]]
-    segment = np.searchsorted(starts, chosen, "right") - 1
-    number = seq[chosen]
-    heads = starts_of(segment)
-    is_head = np.zeros(len(chosen), np.bool_)
-    is_head[heads] = True
-    step = (number - previous(number, 0)).view(np.int32).astype(np.int64)
-    step[is_head] = 0
-    jumped = np.abs(step) > MAX_JUMP
-    following = np.append(number[2:], number[-2:])
-    skipping = (following[: len(number)] - number).view(np.int32).astype(np.int64)
-    # skipping[i] is the step from i to i + 2: small where i + 1 alone is out of line.
-    alone = jumped & (np.abs(previous(skipping, 0)) <= MAX_JUMP)
-    alone |= jumped & (np.append(is_head[1:], True))
-    kept = ~alone
-    usable[chosen[alone]] = False
-    chosen, number, segment = chosen[kept], number[kept], segment[kept]
-    heads = starts_of(segment)
-    step = (number - previous(number, 0)).view(np.int32).astype(np.int64)
+    run, kept = follow(seq[chosen], np.searchsorted(starts, chosen, "right") - 1)
+    usable[chosen[~kept]] = False
+    offset[chosen[kept]] = run[kept]
+
+
+def follow(number: NDArray[np.uint32], segment: Rows) -> tuple[Rows, NDArray[np.bool_]]:
+    """Unwrap numbers from packet to packet.
+
+    `segment` says to which segment each belongs, segments one behind the other. Returns offsets
+    from the segment's first number, and which numbers mean something: one that jumps while its
+    neighbours agree with each other, or as the last of its segment, does not.
+    """
+    total = len(number)
+    head = np.ones(total, np.bool_)
+    head[1:] = segment[1:] != segment[:-1]
+    jumped = np.zeros(total, np.bool_)
+    jumped[1:] = np.abs(_step(number[:-1], number[1:])) > MAX_JUMP
+    jumped &= ~head
+    agree = np.zeros(total, np.bool_)  # the neighbours of each
+    agree[1:-1] = np.abs(_step(number[:-2], number[2:])) <= MAX_JUMP
+    last = np.append(head[1:], np.ones(1, np.bool_))
+    kept = ~(jumped & (agree | last))
+
+    chosen = np.flatnonzero(kept)
+    heads = starts_of(segment[chosen])
+    step = np.zeros(len(chosen), np.int64)
+    step[1:] = _step(number[chosen][:-1], number[chosen][1:])
     step[heads] = 0
     run = np.cumsum(step)
-    offset[chosen] = run - np.repeat(run[heads], np.diff(heads, append=len(run)))
+    offset = np.zeros(total, np.int64)
+    offset[chosen] = run - np.repeat(run[heads], np.diff(heads, append=len(chosen)))
+    return offset, kept
+
+
+def _step(before: NDArray[np.uint32], after: NDArray[np.uint32]) -> Rows:
+    """Return how far it is from one number to the other, modulo 2^32, the shorter way."""
+    return (after - before).view(np.int32).astype(np.int64)
 
 
 def _follow_majority(

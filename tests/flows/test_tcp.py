@@ -457,7 +457,8 @@ def test_more_than_four_gigabytes() -> None:
         lines.append(f"{number + 1}.1 c>s A seq=1 ack={1 + (number + 1) * step}")
     total = 1 + 50 * step
     lines.append(f"99.0 s>c A seq={total - step} ack=1 len={step}")
-    lines.append("99.1 s>c A seq=2300000000 ack=1 len=1")  # forged
+    lines.insert(30, "14.5 s>c A seq=3300000000 ack=1 len=1")  # forged
+    lines.insert(31, "14.6 c>s A seq=1 ack=3400000000")  # forged as well
     lines.append(f"99.2 s>c A seq={total} ack=1")
     seen = flow("\n".join(lines))
     assert total > 2**32
