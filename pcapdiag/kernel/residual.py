@@ -53,9 +53,7 @@ def explain(residuals: Sequence[int], rewrites: Iterable[Rewrite]) -> str:
             "as from corruption or truncation, not from one fixed rewrite"
         )
     residual = distinct.pop()
-    fitting = sorted(
-        {item.what for item in rewrites if of_words(item.old, item.new) == residual}
-    )
+    fitting = sorted({item.what for item in rewrites if of_words(item.old, item.new) == residual})
     if fitting:
         return "; or ".join(fitting)
     if residual in (MODULUS - _TTL_STEP, _TTL_STEP):
