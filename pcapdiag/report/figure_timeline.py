@@ -107,6 +107,6 @@ def lay_out(timeline: Timeline | None) -> TimelineFigure | None:
 
 def _nanoseconds(bin_s: float, bins: int) -> int | None:
     """Return a bin's length, or None where the bins make no length of time a capture can have."""
-    if not math.isfinite(bin_s) or not 0 < bin_s * bins < _MAX_SPAN_S:
+    if not 0 < bin_s * bins < _MAX_SPAN_S:  # false for infinity and for no number, too
         return None
     return round(bin_s * 1e9)

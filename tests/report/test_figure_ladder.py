@@ -21,7 +21,7 @@ def test_fates_are_words_and_forms(incident):
     lost = arrows[2]
     assert lost.label.endswith("(lost)")
     assert lost.cross is not None
-    assert lost.x1 > lost.x2 > arrows[0].x1
+    assert lost.x1 > lost.x2 > arrows[0].x1 + 40
     assert arrows[5].label.endswith("(not visible in the captures)")
     assert arrows[0].cross is None
 
