@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 MAX_HOSTS: Final = 256
 """Hosts named one by one: more routers and clients on one link than this tell nobody anything."""
 
-_FAMILIES: Final = ((0, 0xFFFF_0000_0000), (0, 0))
-"""An address of each family: 0.0.0.0 in its mapped form, and ::."""
-
 
 def find(
     vantages: Sequence[VantageTables],
@@ -124,7 +121,7 @@ def _addresses(
     """Return the addresses of a host by its MACs: claimed, sent from, and the VIPs it serves."""
     found: set[Address] = set()
     for mac in mine:
-        for family in _FAMILIES:
+        for family in macs.FAMILIES:
             found |= macs.addresses_of(observed.macs, mac, family)
         found |= served.get(mac, set())
     return frozenset(found)

@@ -32,6 +32,9 @@ promiscuous interface while its table was empty; a mirror port is far below."""
 MAX_ADDRESSES: Final = 256
 """Addresses of one MAC that are looked at: a host with more is a router or an attack."""
 
+FAMILIES: Final = ((0, 0xFFFF_0000_0000), (0, 0))
+"""An address of each family: 0.0.0.0 in its mapped form, and ::."""
+
 _GROUP_BIT: Final = 1 << 40
 """The I/G bit of a MAC: broadcast and multicast have it."""
 
@@ -95,17 +98,23 @@ def addresses_of(macs: Macs, mac: int, like: tuple[int, int]) -> set[tuple[int, 
     Those it stood for in ARP or neighbour discovery; where there is none, those it sent from with
     an initial TTL.
     """
-    claimed = macs.claims.filter(pl.col("mac") == mac)
     sent = macs.sources.filter((pl.col("mac") == mac) & (pl.col("fresh") > 0))
-    for rows in (claimed, sent):
-        found = {
-            address
-            for address in rows.select("hi", "lo").unique().head(MAX_ADDRESSES).iter_rows()
-            if is_v4(address) == is_v4(like) and not is_link_local(address)
-        }
-        if found - {like}:
-            return found
-    return found
+    claimed = claimed_by(macs, mac, like)
+    return claimed if claimed - {like} else claimed | _alike(sent, like)
+
+
+def claimed_by(macs: Macs, mac: int, like: tuple[int, int]) -> set[tuple[int, int]]:
+    """Return the addresses that a MAC stood for in ARP or neighbour discovery."""
+    return _alike(macs.claims.filter(pl.col("mac") == mac), like)
+
+
+def _alike(rows: pl.DataFrame, like: tuple[int, int]) -> set[tuple[int, int]]:
+    """Return the addresses of rows (hi, lo) of the family of `like` that are not link-local."""
+    return {
+        address
+        for address in rows.select("hi", "lo").unique().head(MAX_ADDRESSES).iter_rows()
+        if is_v4(address) == is_v4(like) and not is_link_local(address)
+    }
 
 
 def answers(vantage: VantageTables) -> pl.DataFrame:

@@ -213,8 +213,7 @@ def _host_of_mac(
     found = topology.realserver_of_mac.get(mac)
     if found is not None and (found[0] is None or macs.is_v4(found[0]) == macs.is_v4(spoken)):
         return found
-    own = macs.addresses_of(topology.observed.macs, mac, spoken)
-    others = own - topology.virtual_addresses
+    others = macs.claimed_by(topology.observed.macs, mac, spoken) - topology.virtual_addresses
     name = None if found is None else found[1]
     if spoken in others:
         return spoken, name

@@ -95,16 +95,15 @@ class Topology:
     def rip_of(self, host: HostInfo) -> Address | None:
         """Return the address that the director knows a realserver by; None if it is not clear."""
         own = host.addresses & {rip for item in self.services for rip in item.realservers}
-        if len(own) == 1:
-            return next(iter(own))
         if own:
-            return None
-        rest = {
+            return next(iter(own)) if len(own) == 1 else None
+        claimed = {
             address
-            for address in host.addresses - self.virtual_addresses
-            if not macs.is_link_local(address)
-        }
-        return next(iter(rest)) if len(rest) == 1 else None
+            for mac in host.macs
+            for family in macs.FAMILIES
+            for address in macs.claimed_by(self.observed.macs, mac, family)
+        } - self.virtual_addresses
+        return next(iter(claimed)) if len(claimed) == 1 else None
 
     def edges(self) -> tuple[EdgeInfo, ...]:
         """Return the arrows between named hosts for the report's figure, busiest first."""

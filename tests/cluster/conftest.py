@@ -70,6 +70,15 @@ class Recorder:
     vrrp: list[dict[str, Any]] = field(default_factory=list)
     sync: list[dict[str, Any]] = field(default_factory=list)
 
+    def without(self, gone: set[int]) -> None:
+        """Forget some frames, and what the side tables say of them."""
+        kept = [number for number in range(len(self.rows)) if number not in gone]
+        place = {number: index for index, number in enumerate(kept)}
+        self.rows = [self.rows[number] for number in kept]
+        for name in ("icmp", "tunnels", "arp", "vrrp", "sync"):
+            entries = [entry for entry in getattr(self, name) if entry["row"] in place]
+            setattr(self, name, [{**entry, "row": place[entry["row"]]} for entry in entries])
+
 
 @dataclass
 class Cluster:
@@ -455,8 +464,8 @@ class Cluster:
                 format="pcap",
                 packets=len(times),
                 link_types=(1,),
-                first_ns=min(times, default=None),
-                last_ns=max(times, default=None),
+                first_ns=min((item for item in times if item is not None), default=None),
+                last_ns=max((item for item in times if item is not None), default=None),
                 snaplen=262144,
                 dropped=dropped,
                 cut_short=False,
