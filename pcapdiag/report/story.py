@@ -37,6 +37,10 @@ class Gap:
     questions: tuple[NotExamined, ...]
 
 
+CAPTURE_EVERYTHING = "tcpdump -Z root -ni IFACE -s 0 -B 65536 -w NAME.pcap"
+"""Where nothing tells which packets matter: all, whole; -Z, see tcpdump(8), to open the file."""
+
+
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Return findings by severity, then confidence, otherwise in the order of the result."""
     return tuple(sorted(findings, key=lambda item: (item.severity.rank, item.confidence.rank)))
@@ -115,13 +119,13 @@ def next_step(result: Result) -> Step:
     if _open(result) or not result.clean:
         return Step(
             text="Capture on the director and on a realserver at the same time, while the trouble "
-            "is there. The commands for that are printed by:",
-            commands=("pcapdiag plan",),
+            "is there. On each of them:",
+            commands=(CAPTURE_EVERYTHING,),
         )
     return Step(
         text="If users still see the trouble, capture again while they do: on every host of the "
-        "path, at the same time. The commands for that are printed by:",
-        commands=("pcapdiag plan",),
+        "path, at the same time. On each of them:",
+        commands=(CAPTURE_EVERYTHING,),
     )
 
 

@@ -87,7 +87,7 @@ def test_first_step_without_finding_is_the_best_capture(results):
     assert step.text.startswith("Needed: a capture on rs2. ")
     assert "answers 2 open questions" in step.text
     for name in ("all-clean", "empty"):
-        assert story.next_step(results[name]).commands == ("pcapdiag plan",)
+        assert story.next_step(results[name]).commands == (story.CAPTURE_EVERYTHING,)
 
 
 def test_gaps_come_by_use():
