@@ -145,7 +145,7 @@ def _finding(case: Case, messages: pl.DataFrame) -> Finding:
             "emitter_told_by": first["emitter_by"],
             "messages": messages.height,
             "closing_packets": closing,
-            "longest_idle_s": None if idle is None else round(int(idle) / 1e9, 3),  # type: ignore[call-overload]
+            "longest_idle_s": None if idle is None else round(int(idle) / 1e9, 3),  # type: ignore[arg-type]
         },
         alternatives=(
             (
