@@ -130,7 +130,8 @@ def _table(
     counted = np.bincount(later[later >= 0], minlength=found.count)
     columns.append(pl.Series("copies", counted.astype(np.uint32)))
     _unsegmented(measures)
-    for name, (column, known) in measures.columns.items():
+    for name in list(measures.columns):
+        column, known = measures.columns.pop(name)  # to be freed: floods have millions of flows
         for offset, prefix in enumerate(("orig", "resp")):
             part_known = None if known is None else known[offset::2]
             columns.append(nullable(f"{prefix}_{name}", column[offset::2], part_known))

@@ -38,6 +38,13 @@ MAX_HOLES: Final = 16
 span. Each depth is a reordering of reordered packets; what is deeper counts as new, so that it is
 never called a retransmission wrongly."""
 
+MAX_HOLE_WORK: Final = 2
+"""Times that all packets are looked at, over all depths: honest captures have few packets in
+holes; one in reverse order would otherwise take a depth for each."""
+
+FEW: Final = 100_000
+"""Packets that are looked at in any case: that takes milliseconds."""
+
 _CONTROL: Final = np.uint16(TcpFlag.SYN | TcpFlag.FIN | TcpFlag.RST)
 
 
@@ -165,10 +172,14 @@ def _fills_hole(axis: Axis, at: Rows, left: Rows, right: Rows) -> NDArray[np.boo
     jumps = np.flatnonzero(axis.left > axis.before)
     low, high = axis.before[jumps], axis.left[jumps]
     asked = np.arange(len(at))
+    work = 0
     for _ in range(MAX_HOLES):
         asked, hole = _into_holes(asked, left, right, low, high)
         if not len(asked):
             return fills
+        work += len(asked)
+        if work > MAX_HOLE_WORK * len(at) + FEW:
+            break
         begin = np.maximum(left[asked], low[hole])
         end = np.minimum(right[asked], high[hole])
         heads = starts_of(hole)
@@ -177,7 +188,9 @@ def _fills_hole(axis: Axis, at: Rows, left: Rows, right: Rows) -> NDArray[np.boo
         fills[asked[end > before]] = True
         jumped = begin > before
         low, high = before[jumped], begin[jumped]
-        asked = np.unique(asked[begin < before])
+        deeper = np.zeros(len(at), np.bool_)
+        deeper[asked[begin < before]] = True
+        asked = np.flatnonzero(deeper)
     fills[asked] = True
     return fills
 
