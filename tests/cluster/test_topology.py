@@ -323,3 +323,40 @@ def test_an_empty_capture_is_no_trouble(cluster, analyse) -> None:
     assert found.connections.connections.schema == schema.empty("connections").schema
     assert found.connections.connections.is_empty()
     assert found.clocks.offset_ns[0] == 0
+
+
+def test_who_forwards_answers_too_is_not_proven_a_director(cluster, analyse) -> None:
+    """Requests spread over two MACs, but answers come back through it: a router may do that."""
+    net = cluster()
+    for name in ("rs1", "rs2", "rs1", "rs2"):
+        answer = net.connect(name)
+        net.seen("director", {**answer, "ttl": 64}, name, "director", "in")
+        net.wait()
+        net.seen("director", {**answer, "ttl": 63}, "director", "router", "out")
+    assert set(analyse(net.tables("director", labels=False)).methods()) == {None}
+
+
+def test_who_asks_for_the_address_is_a_router(cluster, analyse) -> None:
+    """It forwards one way to two MACs side by side, but it asked who has the address."""
+    net = cluster()
+    for name in ("rs1", "rs2", "rs1", "rs2"):
+        net.connect(name)
+    assert analyse(net.tables("director", labels=False)).methods() == ["dr"]
+    for owner in ("rs1", "rs2"):
+        for answer in (False, True):
+            recorder = net.recorders["director"]
+            entry = net._arp_row(recorder, "director", "vip", owner, answer)
+            recorder.arp.append(entry)
+    assert set(analyse(net.tables("director", labels=False)).methods()) == {None}
+    recorder.arp = [entry for entry in recorder.arp if entry["op"] == "request"]
+    assert set(analyse(net.tables("director", labels=False)).methods()) == {None}
+
+
+def test_a_tunnel_that_moves_is_no_director(cluster, analyse) -> None:
+    """All connections go to one tunnel end, then all to the other: a gateway failed over."""
+    net = cluster(method="tun", encapsulation="gre")
+    for name in ("rs1", "rs1", "rs2", "rs2"):
+        net.connect(name)
+    assert set(analyse(net.tables("director", labels=False)).methods()) == {None}
+    net.connect("rs1")
+    assert set(analyse(net.tables("director", labels=False)).methods()) == {"tun"}

@@ -1,0 +1,129 @@
+"""Samples with their truth written down: realservers, MACs, roles and verdicts, in every subset."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from pcapdiag.addresses import ip_text, mac_text, pack_mac
+from pcapdiag.capture.reader import open_capture
+from pcapdiag.capture.vantages import resolve
+from pcapdiag.decode.packets import decode_capture
+from pcapdiag.flows import vantage
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+NAMES = sorted(path.parent.name for path in SAMPLES.glob("*/truth.json"))
+
+SUBSETS = {
+    "all": ("client", "director", "router", "rs"),
+    "director": ("director",),
+    "director and realservers": ("director", "rs"),
+    "realservers": ("rs",),
+    "router": ("router",),
+}
+
+
+@cache
+def truth(name: str) -> dict:
+    """Return what is true of a sample."""
+    return json.loads((SAMPLES / name / "truth.json").read_text(encoding="utf-8"))
+
+
+@cache
+def tables(name: str) -> tuple[vantage.VantageTables, ...]:
+    """Return the vantages of a sample as its files are named."""
+    inputs, failures = resolve([str(SAMPLES / name)])
+    assert not failures
+    made = []
+    for index, item in enumerate(inputs):
+        parts = []
+        for number, path in enumerate(item.paths):
+            with open_capture(path) as reader:
+                decoded = decode_capture(reader, number)
+                parts.append((reader.info, decoded))
+        made.append(vantage.build(index, item.name, item.role, parts))
+    return tuple(made)
+
+
+def chosen(name: str, subset: str, labels: bool) -> list[vantage.VantageTables]:
+    """Return the vantages of a subset, renamed where labels are to be gone."""
+    kept = [item for item in tables(name) if item.name.startswith(SUBSETS[subset])]
+    return [
+        replace(
+            item,
+            index=index,
+            name=item.name if labels else f"v{index}",
+            role_given=item.role_given if labels else None,
+        )
+        for index, item in enumerate(kept)
+    ]
+
+
+@pytest.mark.parametrize("labels", [True, False], ids=["labelled", "unlabelled"])
+@pytest.mark.parametrize("subset", SUBSETS)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_subset_of_captures_names_a_wrong_realserver(analyse, name, subset, labels) -> None:
+    """Every realserver that is named is the true one; so is the role of every MAC."""
+    vantages = chosen(name, subset, labels)
+    if not vantages:
+        return
+    found = analyse(vantages)
+    hosts = truth(name)["hosts"]
+    owners = {
+        address.split("/")[0]: host
+        for host, entry in hosts.items()
+        for interface, link in entry["ifaces"].items()
+        for address in link["addrs"]
+        if interface != "lo"
+    }
+    served: dict[tuple[str, int], set[str | None]] = {}
+    for flow in truth(name)["flows"]:
+        served.setdefault(tuple(flow["client"]), set()).add(flow["rs"])
+    for row in found.connections.connections.iter_rows(named=True):
+        client = (ip_text(row["client_hi"], row["client_lo"]), row["client_port"])
+        true = served.get(client, {None})
+        if row["realserver_lo"] is not None and None not in true:
+            assert owners[ip_text(row["realserver_hi"], row["realserver_lo"])] in true, client
+    macs = {
+        pack_mac(link["mac"]): entry["role"]
+        for entry in hosts.values()
+        for link in entry["ifaces"].values()
+        if "mac" in link
+    }
+    for mac, role in macs.items():
+        assert found.topology.mac_role(mac) in {role, None}, mac_text(mac)
+    assert not [role for role in found.topology.roles if role.source == "refuted"]
+
+
+LAB = {
+    "lab-dr-healthy": ("dr", {"forwarded"}),
+    "lab-nat-healthy": ("nat", {"forwarded"}),
+    "lab-dr-icmp-dropped-at-director": ("dr", {"swallowed"}),
+    "lab-rs-host-prohibited": ("dr", {"forwarded"}),
+}
+
+
+@pytest.mark.parametrize("labels", [True, False], ids=["labelled", "unlabelled"])
+@pytest.mark.parametrize("subset", ["all", "director", "director and realservers", "realservers"])
+@pytest.mark.parametrize("name", [name for name in LAB if name in NAMES])
+def test_captures_of_a_real_kernel_are_read_completely(analyse, name, subset, labels) -> None:
+    """Every connection has its realserver, and every error at the director the right verdict."""
+    found = analyse(chosen(name, subset, labels))
+    method, verdicts = LAB[name]
+    clients = {tuple(flow["client"]): flow["rs"] for flow in truth(name)["flows"]}
+    rows = found.connections.connections.rows(named=True)
+    seen = {(ip_text(row["client_hi"], row["client_lo"]), row["client_port"]): row for row in rows}
+    for client in clients:
+        assert seen[client]["realserver_lo"] is not None
+    alone = subset == "realservers" and method == "nat"
+    split = method == "nat" and not labels  # one capture an interface, and nothing says one host
+    if not alone:
+        assert found.methods() == [method]
+    if subset != "realservers" and not split:
+        judged = {verdict for verdict, _ in found.verdicts()}
+        assert judged == verdicts
+        assert len(found.verdicts()) >= 25
