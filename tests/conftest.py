@@ -7,6 +7,10 @@ import shutil
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # each worker has a core to itself; polars reads this once, when it is first imported
+    os.environ.setdefault("POLARS_MAX_THREADS", "1")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that rewrites golden files."""
