@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    # each worker has a core to itself; polars reads this once, when it is first imported
-    os.environ.setdefault("POLARS_MAX_THREADS", "1")
+# Before any test imports polars, which reads this once: for tables of some rows more threads only
+# cost time, and each of xdist's workers has a core to itself.
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -55,7 +55,7 @@ class Case:
     @cached_property
     def clocks(self) -> clock.Clocks:
         """Return what to add to each vantage's times to get the common clock."""
-        return clock.align(self.vantages)
+        return clock.align(self.vantages, self.topology)
 
     @cached_property
     def connections(self) -> connections.Connections:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pcapdiag.cli import documents, instant, output, streams
+from pcapdiag.cli import cores, documents, instant, output, streams
 from pcapdiag.cli.options import (
     NAMING,
     debug_option,
@@ -181,13 +181,14 @@ def command(**options: Any) -> int:
 def run(request: Request) -> int:
     """Do what was asked, and return the exit code."""
     _reject_contradictions(request)
+    inputs, unresolved = resolve_inputs(request.captures)
+    cores.bound(inputs)
     from pcapdiag import engine, registry
     from pcapdiag.site import load as load_site
 
     if request.select or request.ignore or request.rules_dirs:
         _check_rules(request, registry.rules(request.rules_dirs))
     site = load_site(request.site) if request.site is not None else None
-    inputs, unresolved = resolve_inputs(request.captures)
     _check_targets(request, inputs)
     now_ns = _now_ns()
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcapdiag.cli import output, streams
+from pcapdiag.cli import cores, output, streams
 from pcapdiag.cli.options import NAMING, debug_option, resolve_inputs
 from pcapdiag.cli.output import Target
 from pcapdiag.cli.program import Exit
@@ -49,6 +49,7 @@ def command(captures: tuple[str, ...], write_site: str | None) -> int:
     """
     target = None if write_site is None else Target("--write-site", write_site)
     inputs, failures = resolve_inputs(captures)
+    cores.bound(inputs)
     if target is not None:
         read = [path for item in inputs for path in item.paths]
         output.check([target], [*read, *captures])

@@ -105,7 +105,7 @@ def align(vantages: Sequence[VantageTables], topology: Topology | None = None) -
         return Clocks((0,), (0,), ("the only vantage: its clock is the common one",), (0,), (0,), 0)
     vantages = oriented(vantages)
     found = topology.observed.links if topology is not None else links.find(vantages)
-    own = topology.vantage_macs if topology is not None else find_macs(vantages).own
+    own = (topology.observed.macs if topology is not None else find_macs(vantages)).own
     seen = delays.shared(vantages, found)
     pairs = {
         (one, other): delays.between(vantages, seen, own, one, other)

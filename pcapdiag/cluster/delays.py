@@ -68,10 +68,12 @@ class Shared:
     sights: their
         packets, first sights only: same (equal where the addresses stayed), changed (equal where
         the server's may have been translated), vantage, time_ns, ttl, eth_src, eth_dst.
+    neighbours: per vantage its ARP and neighbour discovery frames, see _arp_frames.
     """
 
     flows: pl.DataFrame
     sights: pl.DataFrame
+    neighbours: tuple[pl.DataFrame, ...]
 
 
 def shared(vantages: Sequence[VantageTables], found: Links) -> Shared:
@@ -102,7 +104,7 @@ def shared(vantages: Sequence[VantageTables], found: Links) -> Shared:
         "eth_src",
         "eth_dst",
     )
-    return Shared(chosen, timed)
+    return Shared(chosen, timed, tuple(_arp_frames(vantage) for vantage in vantages))
 
 
 def _seen_at_both(seen: pl.DataFrame, one: int, other: int) -> pl.DataFrame:
@@ -148,7 +150,7 @@ def between(
     bounds.add(time=open_["time_ns"], ahead=open_["ahead"] - SAME_WIRE_NS, upper=False)
     if not (bounds.upper and bounds.lower):
         _add_causes(vantages, seen, bounds, one, other)
-    _add_arp(vantages, own, bounds, one, other)
+    _add_arp(seen, own, bounds, one, other)
     return bounds
 
 
@@ -217,11 +219,7 @@ def _of_groups(rows: pl.LazyFrame, seen: Shared, index: int) -> pl.DataFrame:
 
 
 def _add_arp(
-    vantages: Sequence[VantageTables],
-    own: Sequence[frozenset[int]],
-    bounds: Bounds,
-    one: int,
-    other: int,
+    seen: Shared, own: Sequence[frozenset[int]], bounds: Bounds, one: int, other: int
 ) -> None:
     """Add ARP and neighbour discovery frames that one of the two hosts sent and the other got.
 
@@ -232,11 +230,11 @@ def _add_arp(
         return
     for sender, receiver, upper in ((one, other, True), (other, one, False)):
         shift = rough if upper else -rough
-        frames = _arp_frames(vantages[sender]).filter(
+        frames = seen.neighbours[sender].filter(
             pl.col("eth_src").is_in(list(own[sender]))
             & ~pl.col("eth_src").is_in(list(own[receiver]))
         )
-        heard = _arp_frames(vantages[receiver])
+        heard = seen.neighbours[receiver]
         if frames.is_empty() or heard.is_empty():
             continue
         both = (

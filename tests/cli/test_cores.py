@@ -1,0 +1,51 @@
+"""How many cores a run takes."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from pcapdiag.capture.vantages import VantageInput
+from pcapdiag.cli import cores
+
+
+@pytest.fixture
+def unset(monkeypatch):
+    """Take the number of threads out of the environment, and put it back afterwards."""
+    monkeypatch.setenv(cores.VARIABLE, "0")  # so that it is restored whatever the test does
+    monkeypatch.delenv(cores.VARIABLE)
+
+
+def _inputs(*paths):
+    return (VantageInput("here", None, False, tuple(map(str, paths))),)
+
+
+@pytest.mark.usefixtures("unset")
+def test_small_captures_take_one_core(tmp_path):
+    """Captures within the bound take one core, and one byte more takes all."""
+    small, rest = tmp_path / "small.pcap", tmp_path / "rest.pcap"
+    small.write_bytes(b"\0")
+    with rest.open("wb") as file:
+        file.truncate(cores.SMALL_BYTES)
+    cores.bound(_inputs(rest, small))
+    assert cores.VARIABLE not in os.environ
+    cores.bound(_inputs(rest))
+    assert os.environ[cores.VARIABLE] == "1"
+
+
+@pytest.mark.usefixtures("unset")
+@pytest.mark.parametrize("path", ["-", "/nowhere/to/be.pcap"])
+def test_unknown_sizes_take_all_cores(path):
+    """What comes through a pipe may be large, and a missing file decides nothing."""
+    cores.bound(_inputs(path))
+    assert cores.VARIABLE not in os.environ
+
+
+def test_users_number_stands(monkeypatch):
+    """A number in the environment stands, unless --jobs gives another."""
+    monkeypatch.setenv(cores.VARIABLE, "3")
+    cores.bound(_inputs())
+    assert os.environ[cores.VARIABLE] == "3"
+    cores.bound(_inputs(), jobs=2)
+    assert os.environ[cores.VARIABLE] == "2"
