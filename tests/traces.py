@@ -19,6 +19,7 @@ sender and the receiver. Words with a value:
     tun=ipip:FROM>TO                                      inside a tunnel
     frag=OFFSET mf                                        a fragment; no ports behind an offset
     mtu gw=NAME quote=LINE qlen=BYTES                     ICMP errors; type/code stand before
+    blank                                                 the quote is nothing but zeros
     sum=RESIDUAL                                          a bad ICMP checksum, off by so much
 
 IP IDs count up per sender, from 1; IPv6 hosts have none. A line that ends in `!` is marked.
@@ -265,7 +266,9 @@ class _Reader:
         packet.quoted = self.packets[int(given["quote"]) - 1] if "quote" in given else None
         quoted = packet.quoted.columns if packet.quoted else None
         limit = int(given.get("qlen", 548 if version == 4 else 1232))
-        length = min(quoted["ip_len"], limit) if quoted else 0
+        outer = packet.quoted.tunnel if packet.quoted else None
+        whole = outer["outer_ip_len"] if outer else quoted["ip_len"] if quoted else 0
+        length = min(whole, limit)
         columns["ip_len"] = columns["ip_header_len"] + 8 + length
         told: dict[str, Any] = {
             "icmp_checksum": "ok",
@@ -277,7 +280,11 @@ class _Reader:
             told |= {"icmp_checksum": "bad", "icmp_residual": int(given["sum"])}
         if "gw" in given:
             _, told["gateway_hi"], told["gateway_lo"], _ = self._address(given["gw"])
-        if quoted:
+        if quoted and "blank" in given:
+            told |= {"quoted_len": length}
+        elif quoted and outer:
+            told |= _tunnel_quote(quoted, outer, length)
+        elif quoted:
             told |= _quote(quoted, length)
         told["icmp_checksum_field"] = _fingerprint(columns, told)
         packet.icmp = told
@@ -332,7 +339,7 @@ class _Reader:
 
 _KNOWN: Final = frozenset(("len", "seq", "ack", "win", "mss", "ws", "ts", "sack", "sackok")).union(
     ("id", "ttl", "tos", "df", "mac", "vlan", "if", "in", "out", "tun", "frag", "mf"),
-    ("mtu", "gw", "quote", "qlen", "sum"),
+    ("mtu", "gw", "quote", "qlen", "sum", "blank"),
 )
 
 
@@ -408,6 +415,18 @@ def _quote(quoted: dict[str, Any], length: int) -> dict[str, Any]:
     if behind >= 14:
         told |= {f"quoted_{name}": quoted.get(name) for name in ("tcp_ack", "tcp_flags")}
     return told
+
+
+def _tunnel_quote(quoted: dict[str, Any], outer: dict[str, Any], length: int) -> dict[str, Any]:
+    """Return the quoted_ columns of an error about a tunnel packet, of which `length` are there."""
+    if length >= outer["overhead"] + quoted["ip_header_len"]:
+        told = _quote(quoted, length - outer["overhead"])
+        told |= {"quoted_tunnel": outer["kind"], "quoted_len": length}
+        ends = ("src_hi", "src_lo", "dst_hi", "dst_lo")
+        return told | {f"quoted_outer_{end}": outer[f"outer_{end}"] for end in ends}
+    names = ("src_hi", "src_lo", "dst_hi", "dst_lo", "ip_len", "ip_id", "ttl", "tos", "df")
+    told = {f"quoted_{name}": outer[f"outer_{name}"] for name in names}
+    return told | {"quoted_version": 4, "quoted_proto": 4, "quoted_len": length}
 
 
 def _fingerprint(*parts: Any) -> int:

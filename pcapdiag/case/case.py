@@ -20,7 +20,9 @@ from pcapdiag.case import (
     prohibitions,
     ptb,
     redirects,
+    sides,
     stalls,
+    unusable,
     visibility,
 )
 from pcapdiag.cluster import clock, connections, contract, coverage, crossings, topology
@@ -153,6 +155,11 @@ class Case:
         return members.names_of_role(self, "director")
 
     @cached_property
+    def tcp_sides(self) -> pl.DataFrame:
+        """Return every TCP flow as two senders: see sides.frame."""
+        return sides.frame(self)
+
+    @cached_property
     def stalls(self) -> pl.DataFrame:
         """Return connections whose large packets never arrive: see stalls.frame."""
         return stalls.frame(self)
@@ -171,6 +178,15 @@ class Case:
     def arrived_errors(self) -> pl.DataFrame:
         """Return the errors that reached a director, with what it did: see members.arrived."""
         return members.arrived(self)
+
+    @cached_property
+    def error_forms(self) -> pl.DataFrame:
+        """Return what ICMP errors name, quote and come from: see unusable.frame."""
+        return unusable.frame(self)
+
+    def error_aftermath(self, messages: pl.DataFrame) -> pl.DataFrame:
+        """Return how things went on after some of error_forms: see unusable.aftermath."""
+        return unusable.aftermath(self, messages)
 
     def connection_count(self, service_name: str | None) -> int:
         """Return how many connections of a service the captures show."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag.case import ptb, sides, sights
+from pcapdiag.case import ptb, sights
 from pcapdiag.kernel.tcp_sender import RTO_MIN_NS
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def frame(case: Case) -> pl.DataFrame:
     that reached the same peer address on any connection, bytes), peer_alive (the peer was heard of
     at least one RTO after the stall began), and those of ptb.fates.
     """
-    every = sides.frame(case)
+    every = case.tcp_sides
     seen = _from_packets(case, every)
     quoted = _from_quotes(case, every, seen)
     return (
@@ -55,8 +55,7 @@ def sizes(case: Case) -> pl.DataFrame:
     lengths, bytes; wire sizes), suspect_len (from which size a loss could mean an MTU).
     """
     return (
-        sides.frame(case)
-        .filter(pl.col("data_packets") > 0, pl.col("acked").is_not_null())
+        case.tcp_sides.filter(pl.col("data_packets") > 0, pl.col("acked").is_not_null())
         .with_columns(_DIRECTION)
         .group_by("service_name", "direction")
         .agg(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Final
 
+from . import wire
+from .checksums import checksum
 from .clock import seconds
 from .rewrite import translate, translate_quote
 from .wire import SYN, TCP_PROTO
 
 if TYPE_CHECKING:
-    from . import wire
     from .hosts import Verdict
     from .lab import Lab
     from .links import Interface
@@ -80,3 +82,22 @@ def map_port(lab: Lab, public: int, inside: int) -> None:
         return data
 
     lab.hosts["router"].rewrites.append(rewrite)
+
+
+def name_mtu(lab: Lab, segment: str, mtu: int) -> None:
+    """Let every fragmentation-needed message that passes a segment name another next-hop MTU."""
+
+    def change(frame: bytes) -> bytes:
+        if frame[12:14] != b"\x08\x00":
+            return frame
+        header = wire.read(frame[14:])
+        if (header.icmp_type, header.icmp_code) != (3, 4):
+            return frame
+        packet = bytearray(frame)
+        message = 14 + header.header_len
+        struct.pack_into("!H", packet, message + 6, mtu)
+        struct.pack_into("!H", packet, message + 2, 0)
+        struct.pack_into("!H", packet, message + 2, checksum(packet[message:]))
+        return bytes(packet)
+
+    lab.segments[segment].mangle.append(change)

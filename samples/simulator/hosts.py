@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 UNREACHABLE_BURST: Final = 6  # icmpv4_xrlim_allow: six at once, then one a second
+MIN_PMTU: Final = 552  # net.ipv4.route.min_pmtu: what is smaller becomes this, without DF
 REDIRECTS: Final = 9  # ip_rt_redirect_number
 REDIRECT_LOAD_NS: Final = 20 * MILLISECOND  # ip_rt_redirect_load
 REDIRECT_SILENCE_NS: Final = 20_480 * MILLISECOND  # ip_rt_redirect_silence
@@ -72,6 +73,7 @@ class Host:
     udp_ports: dict[int, Callable[[wire.Header], None]] = field(default_factory=dict)
     on_icmp: list[Callable[[wire.Header], None]] = field(default_factory=list)
     path_mtu: dict[str, int] = field(default_factory=dict)
+    without_df: set[str] = field(default_factory=set)
     redirected: dict[str, str] = field(default_factory=dict)
     limits_errors: bool = True
     clock_error_ns: int = 0
@@ -125,6 +127,13 @@ class Host:
         """Return the path MTU as far as the host knows it."""
         interface, _ = self.route(dst)
         return min(self.path_mtu.get(dst, 65535), interface.mtu if interface else 1500)
+
+    def learn_mtu(self, dst: str, mtu: int) -> None:
+        """Note a path MTU as __ip_rt_update_pmtu does: a tiny one gives up DF instead."""
+        if ":" not in dst and mtu < MIN_PMTU:
+            self.without_df.add(dst)
+            mtu = MIN_PMTU
+        self.path_mtu[dst] = mtu
 
     def source_for(self, dst: str) -> str:
         """Return the primary address of the interface toward `dst`."""

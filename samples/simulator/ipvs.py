@@ -128,7 +128,7 @@ class Director(Host):
             self.error(TIME_EXCEEDED, data)
             return
         data = rewrite.lower_ttl(data)
-        mtu = interface.mtu - OVERHEAD[method]
+        mtu = self.mtu_to(entry.realserver) - OVERHEAD[method]
         if header.length > mtu and header.df and not header.is_error:
             self.error(FRAG_NEEDED if header.version == 4 else TOO_BIG, data, word=mtu)
             return
@@ -152,15 +152,19 @@ class Director(Host):
         self.neighbours.transmit(interface, next_hop, data)
 
     def _relay(self, header: wire.Header, outer: wire.Header) -> bool:
-        """Re-issue an error about a tunnel packet to the client (ip_vs_in_icmp, tunnel branch)."""
+        """Re-issue an error about a tunnel packet to the client (ip_vs_in_icmp, tunnel branch).
+
+        A kernel was seen to name the MTU that its cached route had before: one message too late.
+        """
         inner = header.quote[outer.header_len :]
         known = any(outer.dst in service.realservers for service in self.services)
         if not known or len(inner) < 28:
             return False
         word = header.icmp_word
         if (header.icmp_type, header.icmp_code) == FRAG_NEEDED:
+            known = self.mtu_to(outer.dst)
             self.path_mtu[outer.dst] = word
-            word -= OVERHEAD["tun"]
+            word = known - OVERHEAD["tun"]
         self.error((header.icmp_type, header.icmp_code), inner, word=word)
         return True
 

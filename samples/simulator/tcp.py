@@ -195,6 +195,7 @@ class Socket:
             ident=0 if syn_ack else self._ident,
             options=options,
             payload=payload,
+            df=self.remote[0] not in self.host.without_df,
         )
         self.host.send(packet)
 
@@ -394,7 +395,7 @@ class Socket:
         """Take a smaller path MTU and resend at once what was too large (tcp_simple_retransmit)."""
         if mtu >= self.host.mtu_to(self.remote[0]):
             return
-        self.host.path_mtu[self.remote[0]] = mtu
+        self.host.learn_mtu(self.remote[0], mtu)
         self.flight.lose_longer_than(self.mss)
         while self.flight.lost:
             self._resend(self.flight.lost[0])

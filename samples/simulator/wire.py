@@ -143,8 +143,9 @@ def tcp(
     options: list[tuple[str, Any]] | None = None,
     payload: bytes = b"",
     ttl: int = 64,
+    df: bool = True,
 ) -> bytes:
-    """Return a TCP segment with DF set, as Linux sends it."""
+    """Return a TCP segment, with DF set as Linux sends it."""
     segment = TCP(
         sport=src[1],
         dport=dst[1],
@@ -154,7 +155,7 @@ def tcp(
         window=window,
         options=options or [],
     )
-    packet = _network(src[0], dst[0], ttl, ident, 0, df=True) / segment
+    packet = _network(src[0], dst[0], ttl, ident, 0, df=df) / segment
     return bytes(packet / Raw(payload) if payload else packet)
 
 

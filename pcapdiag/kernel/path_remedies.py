@@ -1,0 +1,69 @@
+"""Commands that mend what packets meet on their way: MTU, offloads, fragments, translations.
+
+The same care as in remedies.py: only addresses, integers and names that were parsed enter a
+command, and what is not known is a placeholder in capitals.
+"""
+
+from __future__ import annotations
+
+from pcapdiag.kernel.remedies import SAVE_SYSCTL
+from pcapdiag.result import Remedy
+
+
+def no_receive_offload(host: str) -> Remedy:
+    """Keep received segments as they were on the wire."""
+    return Remedy(
+        where=host,
+        action="Do not merge received segments on interfaces that forward.",
+        check=("ethtool -k IFACE | grep -E 'generic-receive|large-receive|rx-gro'",),
+        commands=("ethtool -K IFACE gro off lro off",),
+        persist=("# in the interface's configuration, e.g. ETHTOOL_OPTS or a .link file",),
+        undo=("ethtool -K IFACE gro on",),
+        risk="More work per packet: watch the softirq share of the CPU. lro stays off in any case.",
+    )
+
+
+def errors_from_inbound_address(host: str) -> Remedy:
+    """Let a Linux router send ICMP errors from the address its neighbours know it by."""
+    return Remedy(
+        where=host,
+        action="Send ICMP errors from an address that reaches their receivers (Linux routers).",
+        check=(
+            "ip -br address",
+            "sysctl net.ipv4.icmp_errors_use_inbound_ifaddr",
+        ),
+        commands=("sysctl -w net.ipv4.icmp_errors_use_inbound_ifaddr=1",),
+        persist=(f"echo 'net.ipv4.icmp_errors_use_inbound_ifaddr = 1' >> {SAVE_SYSCTL}",),
+        undo=("sysctl -w net.ipv4.icmp_errors_use_inbound_ifaddr=0",),
+        risk="Traceroutes show other addresses of this router than before.",
+    )
+
+
+def find_rewriter(sender: str) -> Remedy:
+    """Find the box that changes an ICMP error without what it quotes."""
+    return Remedy(
+        where="the network between the sender and this capture",
+        action=(
+            "Capture on both sides of each NAT and load balancer on the way: the one that changes "
+            "the message and not its quote is it (RFC 5508 section 4.2 says what it has to do)."
+        ),
+        check=(
+            f"tcpdump -Z root -ni IFACE -s 0 -vv '(icmp or icmp6) and host {sender}'",
+            "iptables -t nat -S; nft list ruleset",
+        ),
+        risk="None: this only looks.",
+    )
+
+
+def name_next_hop_mtu(host: str, version: int) -> Remedy:
+    """Find out what a router sends, where its configuration or software has to be changed."""
+    tool = "ping -M do -s 1472" if version == 4 else "ping -6 -M do -s 1452"
+    return Remedy(
+        where=host,
+        action=(
+            "Make the router name the MTU of the next hop: mend its interface's MTU or update it. "
+            "From a host behind it, the answer shows what it names."
+        ),
+        check=(f"{tool} -c 1 CLIENT  # the answer has to name an MTU", "ip -d link show"),
+        risk="None: this only looks.",
+    )
