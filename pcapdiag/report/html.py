@@ -8,12 +8,15 @@ security policy admits nothing but this package's own style and script, by their
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import sys
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, FileSystemBytecodeCache, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pcapdiag.report import figure_cluster, instants, plain, story, wording
@@ -21,6 +24,8 @@ from pcapdiag.report.finding_page import FindingPage, Limits, finding_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from jinja2.bccache import Bucket
 
     from pcapdiag.result import Finding, Result
 
@@ -94,6 +99,22 @@ def _parts(result: Result, limits: Limits) -> Iterator[str]:
     )
 
 
+_CACHE_NAME: Final = f"%s.{sys.implementation.cache_tag}.jinja"
+
+
+class _Compiled(FileSystemBytecodeCache):
+    """Compiled templates kept where Python keeps this module's bytecode, under the same terms.
+
+    Compiling them takes longer than all else that a short report does.
+    """
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keep a template where that is wanted and can be done."""
+        if not sys.dont_write_bytecode:
+            with contextlib.suppress(OSError):
+                super().dump_bytecode(bucket)
+
+
 @cache
 def _environment(limits: Limits) -> Environment:
     """Return the templates, with what every text passes through on its way out."""
@@ -112,6 +133,7 @@ def _environment(limits: Limits) -> Environment:
 
     environment = Environment(
         loader=PackageLoader("pcapdiag.report"),
+        bytecode_cache=_Compiled(str(Path(__file__).with_name("__pycache__")), _CACHE_NAME),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=put_out,

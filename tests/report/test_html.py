@@ -11,6 +11,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
+from jinja2 import DictLoader, Environment
 
 from pcapdiag.report import html, json
 from pcapdiag.result import (
@@ -326,3 +327,16 @@ def test_browser_accepts_the_page(incident, tmp_path):
     )
     assert done.stdout.count(">Copy</button>") == done.stdout.count('class="command"') > 5
     assert "CONSOLE" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("place", "forbidden", "kept"), [("here", False, 1), ("here", True, 0), ("nowhere", False, 0)]
+)
+def test_compiled_templates_are_kept_as_bytecode_is(monkeypatch, tmp_path, place, forbidden, kept):
+    """Compiled templates are kept where Python may keep bytecode, and otherwise silently not."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.setattr(html.sys, "dont_write_bytecode", forbidden)
+    cache = html._Compiled(str(tmp_path / place), "%s")
+    templates = DictLoader({"x": "x"})
+    Environment(loader=templates, autoescape=True, bytecode_cache=cache).get_template("x")
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == kept
