@@ -11,11 +11,18 @@ Mechanism
     at all; on a realserver an entry that timed out, was flushed, or a window it lost track of does
     it (nf_conntrack_tcp_loose=0 makes it permanent).
 
+    The 15 minutes are the client's own: tcp_retries2 gives up after 924.6 s, by chance close to the
+    900 s after which IPVS forgets an idle connection.
+
 Evidence
     ICMP 3/10 (3/9, 3/13, ICMPv6 1/1) that quotes a packet without SYN of a connection that had been
-    established, and the network card that sent it: the source address proves nothing, it is the VIP
-    for director and realserver alike. Where the MAC is not conclusive, the quoted TTL is: one lower
-    behind the director.
+    established (data of it was acknowledged, or passed this very host before), and the network card
+    that sent it: the source address proves nothing, it is the VIP for director and realserver
+    alike. Where the MAC is not conclusive, the quoted TTL is: one lower behind the director.
+    What conntrack thought is found by replaying its TCP tracker on exactly the packets that the
+    emitting host saw (a DR or TUN director: the client's only) under each setting that could
+    explain it: the reason that predicts which packets were rejected and which passed comes first,
+    the others stand beside it as alternatives.
 
 Not this rule
     - The quoted packet is a SYN: the service is refused from the start (service-refused).
@@ -24,8 +31,9 @@ Not this rule
 
 Remedy
     On the host that sent them: accept the service's packets before any rule that asks conntrack, or
-    exempt them from tracking; drop INVALID before the REJECT. On a DR or TUN director stateful
-    rules for the VIP cannot work.
+    exempt them from tracking (iptables -j CT --notrack, nft notrack); drop INVALID before the
+    REJECT. A tracked realserver: nf_conntrack_tcp_loose=1, nf_conntrack_tcp_be_liberal=1. On a DR
+    or TUN director stateful rules for the VIP cannot work.
 
 References
     RFC 1812 section 5.2.7.1; RFC 5461; net/netfilter/nf_conntrack_proto_tcp.c;
@@ -34,11 +42,11 @@ References
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pcapdiag.kernel import remedies
+from pcapdiag.kernel import rejections, remedies
 from pcapdiag.protocols import IpProto, TcpFlag, icmp_name
 from pcapdiag.rule import (
     Case,
@@ -67,7 +75,23 @@ MAX_GROUPS = 1000
 MAX_CITED = 20
 """Messages cited in a finding; the full count stands beside them."""
 
+MAX_PASSED = 3
+"""Connections of which a packet that passed before is cited: enough to see that they are alike."""
+
+SILENT_S = 5
+"""Seconds without a packet from which a client's silence is worth a word: beyond a few timeouts."""
+
 CLOSING = int(TcpFlag.FIN | TcpFlag.RST)
+
+LATE_DUPLICATE = (
+    "A late duplicate of a connection that had just closed is INVALID as well: likely only where a "
+    "single packet was rejected."
+)
+
+NOT_REPLAYED = (
+    "Which of conntrack's reasons it was cannot be told: no capture of the host that rejects shows "
+    "these connections."
+)
 
 
 @rule(
@@ -113,19 +137,25 @@ def _finding(case: Case, messages: pl.DataFrame) -> Finding:
         emitter, f"the {emitter}"
     )
     name = icmp_name(first["ip_version"], first["icmp_type"], first["icmp_code"])
-    idle = messages["idle_ns"].max()
+    replayed = case.replayed(messages)
+    likely, others = rejections.likeliest(
+        [item.candidates for item in replayed], [item.first_ns for item in replayed]
+    )
+    facts, after = _aftermath(messages)
     return Finding(
         title=f"{who} rejects packets of established connections ({service})",
         summary=(
             f"{messages.height} x {name} for {len(connections)} established "
             f"connection{'s' * (len(connections) != 1)} of {service}, sent by {who}: {cause.text}."
+            + (f" Most likely: {likely.text}." if likely else "")
+            + after
         ),
         cause=cause,
         severity=Severity.MEDIUM if closing == messages.height else Severity.HIGH,
         confidence=Confidence.HIGH
         if emitter in ("director", "realserver") and macs
         else Confidence.MEDIUM,
-        evidence=_evidence(case, messages),
+        evidence=(*_evidence(case, messages), *_passed(case, replayed)),
         evidence_count=messages.height,
         scope=Scope(
             service=service,
@@ -143,22 +173,26 @@ def _finding(case: Case, messages: pl.DataFrame) -> Finding:
             "emitter": emitter,
             "emitter_mac": macs[0] if len(macs) == 1 else (macs or None),
             "emitter_told_by": first["emitter_by"],
+            "quoted_ttl_below_director": first["hops"],
             "messages": messages.height,
             "closing_packets": closing,
-            "longest_idle_s": None if idle is None else round(int(idle) / 1e9, 3),  # type: ignore[arg-type]
+            "verdict": likely.code if likely else None,
+            "connections_replayed": len(replayed),
+            **_idle(messages, replayed),
+            **facts,
         },
         alternatives=(
-            (
-                "A late duplicate of a connection that had just closed is INVALID as well: likely "
-                "only "
-                "where a single packet was rejected."
+            *(
+                f"{item.text}: fits {item.count} of {len(replayed)} replayed connections."
+                for item in others
+                if item.count or not likely
             ),
+            *(() if replayed else (NOT_REPLAYED,)),
+            LATE_DUPLICATE,
             "A corrupted segment: old kernels rejected it, current ones drop it silently.",
         ),
         remedies=_remedies(case, messages, who),
-        verify=(
-            "iptables -vnL INPUT --line-numbers  # the counter of the REJECT rule stands still",
-        ),
+        verify=_verify(first),
         filters=Filters(
             wireshark="icmp.type == 3 && icmp.code in {9, 10, 13} || icmpv6.type == 1 && "
             "icmpv6.code == 1",
@@ -170,6 +204,65 @@ def _finding(case: Case, messages: pl.DataFrame) -> Finding:
             "nf_conntrack_proto_tcp.c",
             "LVS-HOWTO section 35.6",
         ),
+    )
+
+
+def _idle(messages: pl.DataFrame, replayed: tuple[Any, ...]) -> dict[str, Any]:
+    """Return how long connections were idle: of all, and around what was rejected."""
+    idle = messages["idle_ns"].max()
+    facts: dict[str, Any] = {"longest_idle_s": None if idle is None else _seconds(idle)}
+    if replayed:
+        facts["idle_before_rejected_s"] = _seconds(min(item.gap_ns for item in replayed))
+        facts["idle_before_passed_s"] = _seconds(max(item.passed_gap_ns for item in replayed))
+    return facts
+
+
+def _aftermath(messages: pl.DataFrame) -> tuple[dict[str, Any], str]:
+    """Return facts and a sentence about what the clients did after the first message."""
+    per = messages.unique("connection", keep="first", maintain_order=True)
+    silence = (per["after_until_ns"] - per["after_last_ns"]).max()
+    answered = per.filter(pl.col("after_answered").fill_null(value=False)).height
+    repeats = int(per["after_data"].sum())
+    facts = {
+        "client_packets_afterwards": repeats,
+        "connections_that_went_on": answered,
+        "longest_silence_s": None if silence is None else _seconds(silence),
+    }
+    parts = []
+    if repeats:
+        parts.append(f"the clients sent {repeats} more packets with data")
+    if answered:
+        parts.append(f"{answered} connections went on")
+    if silence is not None and _seconds(silence) >= SILENT_S:
+        parts.append(f"then silence, {_seconds(silence):.0f} s at the longest")
+    return facts, f" Afterwards {', '.join(parts)}." if parts else ""
+
+
+def _seconds(ns: Any) -> float:
+    return round(int(ns) / 1e9, 3)
+
+
+def _passed(case: Case, replayed: tuple[Any, ...]) -> tuple[Evidence, ...]:
+    """Return packets of the same connections that this host let pass before: they were known."""
+    return tuple(
+        evidence
+        for item in replayed[:MAX_PASSED]
+        if item.passed_row is not None
+        for evidence in case.evidence(
+            "related",
+            item.vantage,
+            [item.passed_row],
+            "a packet of the same connection that passed before: it was established",
+        )
+    )
+
+
+def _verify(first: dict[str, Any]) -> tuple[str, ...]:
+    tool = "ip6tables" if first["ip_version"] == 6 else "iptables"
+    return (
+        f"{tool} -vnL INPUT --line-numbers  # the counter of the REJECT rule stands still",
+        "conntrack -S  # invalid= stands still",
+        "tcpdump -ni IFACE 'icmp[icmptype] == 3 and icmp[icmpcode] == 10'  # silent",
     )
 
 
@@ -221,11 +314,16 @@ def _remedies(case: Case, messages: pl.DataFrame, who: str) -> tuple[Remedy, ...
     if first["vip_port"] is None:
         return ()
     version = 6 if first["ip_version"] == 6 else 4
-    return (
-        remedies.accept_before_state(
-            who, version, case.address_text(first, "vip"), first["vip_port"], "tcp"
-        ),
-    )
+    about = (who, version, case.address_text(first, "vip"), first["vip_port"], "tcp")
+    found = [
+        remedies.accept_before_state(*about),
+        remedies.accept_before_state_nft(*about),
+        remedies.exempt_from_tracking(*about),
+        remedies.exempt_from_tracking_nft(*about),
+    ]
+    if first["emitter"] == "realserver":
+        found.append(remedies.loosen_tracking(who))
+    return tuple(found)
 
 
 def _rest(case: Case, every: pl.DataFrame, hit: pl.DataFrame) -> Iterator[Outcome]:

@@ -20,6 +20,7 @@ from pcapdiag.case import (
     prohibitions,
     ptb,
     redirects,
+    refusals,
     sides,
     stalls,
     unusable,
@@ -196,6 +197,10 @@ class Case:
     def prohibitions(self) -> pl.DataFrame:
         """Return "administratively prohibited" about TCP packets: see prohibitions.frame."""
         return prohibitions.frame(self)
+
+    def replayed(self, messages: pl.DataFrame) -> tuple[refusals.Replayed, ...]:
+        """Return some connections of `prohibitions` as their host's conntrack saw them."""
+        return refusals.replay(self, messages)
 
     @cached_property
     def redirects(self) -> pl.DataFrame:

@@ -37,7 +37,8 @@ def frame(case: Case) -> pl.DataFrame:
     emitter (director | realserver | other | unknown), emitter_mac, emitter_host, emitter_by (mac |
     ttl | null), established (Boolean: the connection was, before the quoted packet), quoted_syn
     (the quoted packet asks for a connection; null: the quote ends before the flags), idle_ns (the
-    longest gap of the connection's flow), service_name, vip_hi, vip_lo, vip_port.
+    longest gap of the connection's flow), service_name, realserver_name, method, vip_hi, vip_lo,
+    vip_port, and the columns of `_aftermath`.
     """
     messages = case.errors.messages.filter(
         IS_PROHIBITED,
@@ -48,8 +49,11 @@ def frame(case: Case) -> pl.DataFrame:
     rows = rows.join(
         sights.emitters(case, messages), on="message", how="left", maintain_order="left"
     )
-    names = case.members.select("connection", "service_name", "vip_hi", "vip_lo", "vip_port")
+    names = case.members.select(
+        "connection", "service_name", "realserver_name", "method", "vip_hi", "vip_lo", "vip_port"
+    )
     rows = rows.join(names, on="connection", how="left", maintain_order="left")
+    rows = rows.join(_aftermath(case, rows), on="connection", how="left", maintain_order="left")
     return rows.join(
         _connections(case, messages), on="connection", how="left", maintain_order="left"
     ).with_columns(
@@ -98,3 +102,62 @@ def _connections(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
             pl.col("idle_end_ns").sort_by("idle_ns").last(),
         )
     )
+
+
+def _aftermath(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return per connection what its client did after the first message, where that was seen.
+
+    Columns: connection, after_data (UInt32: packets with data), after_last_ns (its last packet at
+    all; null: none), after_until_ns (end of that capture), after_answered (the other side
+    acknowledged data past the first rejected packet; null: nothing of it was seen).
+    """
+    first = (
+        rows.sort("seen_row")
+        .group_by("connection", "seen_vantage", maintain_order=True)
+        .agg(pl.col("seen_row").first(), pl.col("quoted_tcp_seq").first())
+        .unique("connection", keep="first", maintain_order=True)
+    )
+    parts = [_NOTHING_AFTER]
+    for vantage in case.vantages:
+        here = first.filter(pl.col("seen_vantage") == vantage.index)
+        if here.is_empty():
+            continue
+        legs = case.connections.legs.lazy().filter(pl.col("vantage") == vantage.index)
+        ahead = (pl.col("tcp_ack").cast(pl.Int64) - pl.col("quoted_tcp_seq").cast(pl.Int64)).mod(
+            1 << 32
+        )
+        by_client = pl.col("by_orig") == pl.col("client_is_orig")
+        answers = ~by_client & ((pl.col("tcp_flags") & int(TcpFlag.ACK)) != 0)
+        parts.append(
+            vantage.packets.lazy()
+            .with_row_index("row")
+            .filter(pl.col("copy_of").is_null())
+            .join(legs.select("flow", "connection", "client_is_orig"), on="flow")
+            .join(here.lazy(), on="connection")
+            .filter(pl.col("row") > pl.col("seen_row"))
+            .group_by("connection")
+            .agg(
+                (by_client & (pl.col("payload_len") > 0)).sum().cast(pl.UInt32).alias("after_data"),
+                pl.col("time_ns").filter(by_client).max().alias("after_last_ns"),
+                pl.lit(vantage.packets["time_ns"].max(), dtype=pl.Int64)
+                .first()
+                .alias("after_until_ns"),
+                ((ahead > 0) & (ahead < 1 << 31)).filter(answers).any().alias("after_answered"),
+                answers.any().alias("heard"),
+            )
+            .with_columns(pl.when("heard").then("after_answered").alias("after_answered"))
+            .drop("heard")
+            .collect()
+        )
+    return pl.concat(parts)
+
+
+_NOTHING_AFTER = pl.DataFrame(
+    schema={
+        "connection": pl.UInt32,
+        "after_data": pl.UInt32,
+        "after_last_ns": pl.Int64,
+        "after_until_ns": pl.Int64,
+        "after_answered": pl.Boolean,
+    }
+)

@@ -61,10 +61,12 @@ def emitters(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
     """Return per message whose network card sent it first.
 
     Columns: message, emitter (director | realserver | other | unknown), emitter_mac, emitter_host,
-    emitter_by (mac | ttl | null). Source addresses prove nothing here: a realserver's own error
-    about a packet to the VIP has the VIP as its source (icmp.c, __icmp_send). A realserver's MAC
-    wins over the director's, which may only have passed the message on; a director's MAC alone is
-    checked against the quoted TTL, which is one lower where the packet had gone through IPVS.
+    emitter_by (mac | ttl | null), hops (as in _hops). Source addresses prove nothing here: a
+    realserver's own error about a packet to the VIP has the VIP as its source (icmp.c,
+    __icmp_send). A realserver's MAC wins over the director's, which may only have passed the
+    message on; a director's MAC alone is checked against the quoted TTL, which is one lower where
+    the packet had gone through IPVS.
+    Other: the quoted TTL says that it was a host in front of the director, or behind another hop.
     """
     sights = case.errors.sightings.join(messages.select("message"), on="message", how="semi")
     owners = sights.select("eth_src").unique().drop_nulls()
@@ -106,6 +108,8 @@ def emitters(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
             .then(pl.lit("director"))
             .when(pl.col("hops") == 1)
             .then(pl.lit("realserver"))
+            .when((pl.col("hops") < 0) | (pl.col("hops") > 1))
+            .then(pl.lit("other"))
             .otherwise(pl.lit("unknown"))
             .alias("emitter"),
         )
@@ -120,6 +124,7 @@ def emitters(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
             "message",
             "emitter",
             "emitter_by",
+            "hops",
             pl.when(pl.col("emitter_by") == "mac").then(pl.col("eth_src")).alias("emitter_mac"),
             pl.when(pl.col("emitter_by") == "mac").then(pl.col("host")).alias("emitter_host"),
         )
@@ -129,28 +134,37 @@ def emitters(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
 def _hops(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
     """Return per message how many hops behind the director's entrance its quote was taken.
 
-    That is the TTL of the quoted packet as it came in at a director, less the quoted TTL.
+    That is the TTL of the quoted packet as it came in at a director, less the quoted TTL; negative
+    in front of the director. The packet is found by IP ID and sequence number on any of the
+    connection's legs there, so that the message itself may have been seen elsewhere.
     """
     parts = [pl.DataFrame(schema={"message": pl.UInt32, "hops": pl.Int16})]
+    quotes = (
+        messages.lazy()
+        .select("message", "connection", "quoted_ip_id", "quoted_tcp_seq")
+        .join(with_first(case, messages).lazy().select("message", "quoted_ttl"), on="message")
+        .filter(pl.col("quoted_ip_id") != 0, pl.col("quoted_ttl").is_not_null())
+    )
     for vantage in case.vantages:
         if case.role(vantage.index) != "director":
             continue
-        arriving = (
-            vantage.packets.lazy()
-            .with_row_index("quoted_row")
-            .select("quoted_row", pl.col("ttl").alias("sent_ttl"))
+        legs = (
+            case.connections.legs.lazy()
+            .filter(pl.col("vantage") == vantage.index)
+            .select("flow", "connection")
         )
         parts.append(
-            case.errors.sightings.lazy()
-            .filter(pl.col("vantage") == vantage.index)
-            .join(messages.lazy().select("message"), on="message", how="semi")
-            .join(vantage.icmp_errors.lazy().select("row", "quoted_row", "quoted_ttl"), on="row")
-            .join(arriving, on="quoted_row")
+            vantage.packets.lazy()
+            .filter(pl.col("copy_of").is_null())
+            .join(legs, on="flow")
+            .join(
+                quotes,
+                left_on=["connection", "ip_id", "tcp_seq"],
+                right_on=["connection", "quoted_ip_id", "quoted_tcp_seq"],
+            )
             .select(
                 "message",
-                (pl.col("sent_ttl").cast(pl.Int16) - pl.col("quoted_ttl").cast(pl.Int16)).alias(
-                    "hops"
-                ),
+                (pl.col("ttl").cast(pl.Int16) - pl.col("quoted_ttl").cast(pl.Int16)).alias("hops"),
             )
             .collect()
         )

@@ -91,6 +91,7 @@ def test_on_a_dr_director_an_ack_after_a_lone_syn_is_invalid_until_the_entry_is_
     assert last(["0 c S 100 0 0", "119 c A 101 501 0"]).reason == "lone-syn"
     after = last(["0 c S 100 0 0", "60 c A 101 501 0", "120 c A 101 501 0"])
     assert (after.state, after.lapsed_s) == ("new", 120)
+    assert last(["0 c S 100 0 0", "1 c FA 101 501 0"]).reason == "state"
     repeated = ["0 c S 100 0 0", "60 c S 100 0 0", "121 c S 100 0 0"]
     assert last(repeated).lapsed_s == 120
 

@@ -106,3 +106,89 @@ def test_a_service_without_prohibitions_is_clean_with_its_connections():
     findings, clean, _ = judge(rs1=quiet + "\n9.4 c>s icmp 8/0 mac=d>rs ttl=63\n")
     assert findings == []
     assert [item.examined.connections for item in clean] == [1]
+
+
+def test_the_entry_of_an_idle_connection_timed_out_at_the_realserver():
+    """A packet that passed is cited beside those rejected after the longest silence."""
+    (finding,), _, _ = judge(rs1=AT_REALSERVER.format(code="3/10"))
+    assert finding.facts["verdict"] == "timed-out"
+    assert finding.facts["idle_before_rejected_s"] == pytest.approx(8.99)
+    assert cited(finding, "related") == {("rs1", 4)}
+    assert any("flushed" in text or "-F" in text for text in finding.alternatives)
+
+
+def test_a_director_that_rejects_all_but_the_syn_has_no_entry_for_it():
+    """Replayed is the client's direction only; forwarded packets passed."""
+    text = """
+0.000 c>s S seq=0 mss=1460 mac=x>d
+0.0001 copy 1 ttl=63 mac=d>rs
+0.002 c>s A seq=1 ack=1 mac=x>d
+0.0021 s>c icmp 3/10 quote=3 mac=d>x
+0.003 c>s PA seq=1 ack=1 len=100 mac=x>d
+0.0031 s>c icmp 3/10 quote=5 mac=d>x
+9.000 c>s PA seq=1 ack=1 len=100 mac=x>d
+"""
+    (finding,), _, _ = judge(director=text)
+    assert finding.facts["verdict"] == "untracked"
+    assert "fits 1 of 1" in "".join(finding.alternatives)
+
+
+def test_only_fins_rejected_at_the_director_is_the_unconfirmed_entry():
+    """As a real kernel was seen to do with vs.conntrack=0."""
+    closing = AT_DIRECTOR.replace(
+        "9.000 c>s PA seq=101 ack=401 len=100", "9.000 c>s FA seq=101 ack=401"
+    )
+    (finding,), _, _ = judge(director=closing)
+    assert finding.facts["verdict"] == "closing-untracked"
+
+
+def test_without_the_emitters_capture_nothing_is_replayed():
+    """A client's capture shows who was rejected, not what the firewall saw."""
+    text = AT_REALSERVER.format(code="3/10").replace(" mac=d>rs", "").replace(" mac=rs>x", "")
+    (finding,), _, _ = judge(client=text)
+    assert finding.facts["verdict"] is None
+    assert any("cannot be told" in item for item in finding.alternatives)
+
+
+@pytest.mark.parametrize(
+    ("quoted", "emitter"), [(64, "director"), (63, "realserver"), (65, "other"), (61, "other")]
+)
+def test_the_quoted_ttl_tells_the_emitter_where_no_mac_does(quoted, emitter):
+    """The packet as the director got it, less the quoted TTL: 0 director, 1 realserver."""
+    director = "\n".join(AT_DIRECTOR.splitlines()[:8])
+    seen = f"""
+0.000 c>s S seq=0 mss=1460 ttl=70
+0.002 c>s A seq=1 ack=1 ttl=70
+0.003 c>s PA seq=1 ack=1 len=100 ttl={quoted}
+0.900 s>c icmp 3/10 quote=3
+9.000 c>s PA seq=101 ack=1 len=100 ttl=70
+"""
+    (finding,), _, _ = judge(director=director, client=seen)
+    assert finding.facts["emitter"] == emitter
+    assert finding.facts["emitter_told_by"] == "ttl"
+
+
+def test_what_the_client_did_afterwards_is_told():
+    """One more packet with data, and the silence until the capture ends."""
+    text = AT_REALSERVER.format(code="3/10") + "99 c2>s S seq=0 ttl=63 mac=d>rs\n"
+    (finding,), _, _ = judge(rs1=text)
+    assert finding.facts["client_packets_afterwards"] == 1
+    assert finding.facts["longest_silence_s"] == pytest.approx(89.7)
+    assert finding.facts["connections_that_went_on"] == 0
+    assert "then silence, 90 s" in finding.summary
+
+
+def test_remedies_cover_both_tools_with_and_without_tracking():
+    """Both iptables and nftables, accept and notrack; loosening only where both sides are seen."""
+    (finding,), _, _ = judge(rs1=AT_REALSERVER.format(code="3/10"))
+    commands = "\n".join(line for item in finding.remedies for line in item.commands)
+    for wanted in (
+        "iptables -I INPUT",
+        "nft insert rule",
+        "--notrack",
+        "notrack\n",
+        "be_liberal=1",
+    ):
+        assert wanted in commands
+    (director,), _, _ = judge(director=AT_DIRECTOR)
+    assert "be_liberal" not in "".join(c for item in director.remedies for c in item.commands)
