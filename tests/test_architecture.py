@@ -43,6 +43,7 @@ FLOORS: Final = {
     "workers": 9,
     "plan": 9,
     "diff": 9,
+    "exhibits": 9,
     "dissect": 8,  # a side floor: asked by the engine for a frame in a dissector's words
     "report": 10,  # a side floor: asked by the command line only
     "cli": 10,

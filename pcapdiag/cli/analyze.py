@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from pcapdiag.capture.vantages import VantageInput
     from pcapdiag.engine import Loaded
     from pcapdiag.errors import CaptureError
+    from pcapdiag.export.evidence import Exhibits
     from pcapdiag.result import Result
+
+EVIDENCE: Final = "--evidence"
 
 REPORT: Final = "pcapdiag-report.html"
 """Where the HTML report goes unless told otherwise, in the working directory."""
@@ -47,6 +50,9 @@ class Request:
     no_html: bool
     json: str | None
     markdown: str | None
+    evidence: str | None
+    evidence_payload: bool
+    dissect: bool
     site: str | None
     select: tuple[str, ...]
     ignore: tuple[str, ...]
@@ -74,12 +80,18 @@ class Request:
             ("--html", self.html_path, False),
             ("--json", self.json, True),
             ("--markdown", self.markdown, True),
+            (EVIDENCE, self.evidence, False),
         )
         return tuple(
             Target(option, path, may_be_stdout=stdout)
             for option, path, stdout in named
             if path is not None
         )
+
+    @property
+    def documents(self) -> tuple[Target, ...]:
+        """Return the targets that are made of the result alone."""
+        return tuple(target for target in self.targets if target.option != EVIDENCE)
 
 
 def _moment(
@@ -123,6 +135,19 @@ Where several apply: 2 before 3 before 1.
 @click.option("--no-html", is_flag=True, help="Write no HTML report.")
 @click.option("--json", metavar="FILE|-", help="Write the result as JSON; - is standard output.")
 @click.option("--markdown", metavar="FILE|-", help="Write the report as Markdown.")
+@click.option(
+    "--evidence",
+    metavar="FILE.pcapng",
+    help="Write the cited frames and what is around them, commented, for Wireshark. What TCP, UDP "
+    "and SCTP carry is cut off.",
+)
+@click.option("--evidence-payload", is_flag=True, help="Keep whole packets in --evidence.")
+@click.option(
+    "--dissect",
+    is_flag=True,
+    help="Show each cited frame in the reports as Wireshark reads it, or scapy where tshark is not "
+    "installed. Takes a second or two.",
+)
 @click.option(
     "--site",
     metavar="FILE",
@@ -221,6 +246,19 @@ def run(request: Request) -> int:
         now_ns=now_ns,
     )
     result = _with_notes(result, inputs, failures)
+    exhibits = None
+    if request.evidence is not None or request.dissect:
+        from pcapdiag.export import evidence
+
+        exhibits = evidence.gather(
+            loaded.case.vantages, result.findings, context=request.evidence is not None
+        )
+        for note in exhibits.notes:
+            streams.warning(note)
+        if request.dissect:
+            from pcapdiag.exhibits import dissected
+
+            result = dissected(result, loaded.case.vantages, exhibits)
     if request.redact:
         from pcapdiag.report.redact import redact
 
@@ -229,13 +267,41 @@ def run(request: Request) -> int:
         streams.warning(f"the rule {failed.rule} failed: {failed.error}")
     if request.verbose:
         streams.notice(f"judged in {time.perf_counter() - started:.2f} s")
-    written = documents.write(request.targets, result, verbose=request.verbose)
+    written = documents.write(request.documents, result, verbose=request.verbose)
+    if exhibits is not None and request.evidence is not None:
+        written &= _write_evidence(request, loaded, exhibits, result)
     if not request.quiet and not any(target.is_stdout for target in request.targets):
         documents.summarize(result, request.html_path if written else None)
     return exit_code(request, result, bool(failures)) if written else Exit.USAGE
 
 
+def _write_evidence(request: Request, loaded: Loaded, exhibits: Exhibits, result: Result) -> bool:
+    from pcapdiag.export import evidence
+
+    target = next(item for item in request.targets if item.option == EVIDENCE)
+    try:
+        with output.replacing(target) as temporary, temporary.open("wb") as file:
+            evidence.write(
+                file,
+                loaded.case.vantages,
+                exhibits,
+                result.cluster,
+                payload=request.evidence_payload,
+                application=f"{result.tool.name} {result.tool.version}",
+            )
+    except streams.OutputError as error:
+        streams.error(str(error))
+        return False
+    if request.verbose:
+        streams.notice(f"wrote {target.path}")
+    return True
+
+
 def _reject_contradictions(request: Request) -> None:
+    if request.evidence_payload and request.evidence is None:
+        raise UsageError("--evidence-payload says what --evidence FILE holds, and that is missing")
+    if request.redact and (request.evidence is not None or request.dissect):
+        raise UsageError("--redact hides addresses that cited frames hold: give it alone")
     if request.no_html and request.html is not None:
         raise UsageError("--html and --no-html contradict each other")
     if request.quiet and request.verbose:
