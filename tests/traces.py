@@ -8,6 +8,9 @@ One line is one packet, in file order:
     0.002 copy 3 ttl=62 mac=rs>x          the packet of line 3 again, but for what is named
     0.003 c>s udp len=100
     0.004 r>s icmp 3/4 mtu=1400 quote=3   quotes the packet of line 3
+    0.005 d>* arp request who=rs          asks for the MAC of rs; * is everybody
+    0.006 rs>d arp reply is=rs            says who has it; `arp announce is=s` says it unasked
+    0.007 d>* vrrp is=s vrid=51 prio=100  d speaks for the virtual address s
     -     c>s A seq=501 ack=1             no time
 
 Times are seconds from `START_NS`. Names stand for hosts (`HOSTS`, or the `hosts` argument); a port
@@ -20,6 +23,7 @@ sender and the receiver. Words with a value:
     frag=OFFSET mf                                        a fragment; no ports behind an offset
     mtu gw=NAME quote=LINE qlen=BYTES                     ICMP errors; type/code stand before
     blank                                                 the quote is nothing but zeros
+    who=NAME is=NAME                                      ARP: asked for, told of
     sum=RESIDUAL                                          a bad ICMP checksum, off by so much
 
 IP IDs count up per sender, from 1; IPv6 hosts have none. A line that ends in `!` is marked.
@@ -78,6 +82,8 @@ class Packet:
     sacks: list[tuple[int, int]] = field(default_factory=list)
     icmp: dict[str, Any] | None = None
     tunnel: dict[str, Any] | None = None
+    arp: dict[str, Any] | None = None
+    vrrp: dict[str, Any] | None = None
     quoted: Packet | None = None
 
 
@@ -94,7 +100,6 @@ class Trace:
             {**packet.columns, "capture": capture, "frame": number + 1}
             for number, packet in enumerate(self.packets)
         ]
-        empty = {name: schema.empty(name) for name in ("arp", "vrrp", "ipvs_sync")}
         return Decoded(
             packets=_table("packets", rows),
             sacks=_table(
@@ -107,7 +112,9 @@ class Trace:
             ),
             icmp=_table("icmp", _rows_of(self.packets, "icmp")),
             tunnels=_table("tunnels", _rows_of(self.packets, "tunnel")),
-            **empty,
+            arp=_table("arp", _rows_of(self.packets, "arp")),
+            vrrp=_table("vrrp", _rows_of(self.packets, "vrrp")),
+            ipvs_sync=schema.empty("ipvs_sync"),
         )
 
     def tables(self) -> VantageTables:
@@ -184,13 +191,18 @@ class _Reader:
         else:
             source, target = words[1].split(">")
             given = _given(words[2:])
-            packet = self._packet(source, target, given)
+            kind = given.get("kind")
+            if kind == "arp":
+                packet = self._arp(source, target, given)
+            elif kind == "vrrp":
+                packet = self._vrrp(source, given)
+            else:
+                packet = self._packet(source, target, given)
         packet.columns["time_ns"] = time_ns
         self._outside(packet, given)
-        if packet.icmp is not None:
-            packet.icmp["row"] = len(self.packets)
-        if packet.tunnel is not None:
-            packet.tunnel["row"] = len(self.packets)
+        for told in (packet.icmp, packet.tunnel, packet.arp, packet.vrrp):
+            if told is not None:
+                told["row"] = len(self.packets)
         unknown = set(given) - _KNOWN
         if unknown:
             raise ValueError(f"unknown words {sorted(unknown)}")
@@ -255,7 +267,72 @@ class _Reader:
             columns["transport_checksum"] = _fingerprint(columns, packet.sacks)
         return packet
 
+    def _arp(self, source: str, target: str, given: dict[str, str]) -> Packet:
+        """Return an ARP message; the sender's MAC inside is the frame's."""
+        given.pop("kind")
+        op = given.pop("code")
+        _, *sender, _ = self._address(given.get("is", source))
+        asked = given.get("who", given.get("is", source) if op == "announce" else target)
+        _, *wanted, _ = self._address(asked)
+        mac = self._mac(given["mac"].split(">")[0] if "mac" in given else source)
+        columns: dict[str, Any] = {
+            "interface": 0,
+            "linktype": 1,
+            "eth_src": mac,
+            "eth_dst": self._mac("*" if op == "announce" else target),
+            "ethertype": 0x0806,
+            "tunnel_depth": 0,
+            "ip_len": 28,
+            "decode_note": 0,
+        }
+        told = {
+            "op": "reply" if op == "reply" else "request",
+            "sender_mac": mac,
+            "sender_hi": sender[0],
+            "sender_lo": sender[1],
+            "target_mac": 0,
+            "target_hi": wanted[0],
+            "target_lo": wanted[1],
+            "gratuitous": sender == wanted,
+            "eth_src": mac,
+        }
+        return Packet(columns, arp=told)
+
+    def _vrrp(self, source: str, given: dict[str, str]) -> Packet:
+        """Return a VRRP advertisement of one virtual address."""
+        given.pop("kind")
+        _, *virtual, _ = self._address(given["is"])
+        _, *sender, _ = self._address(source)
+        columns: dict[str, Any] = {
+            "interface": 0,
+            "linktype": 1,
+            "eth_src": self._mac(source),
+            "eth_dst": 0x0100_5E00_0012,
+            "ethertype": 0x0800,
+            "tunnel_depth": 0,
+            "ip_version": 4,
+            "ip_proto": 112,
+            "ip_len": 40,
+            "ip_header_len": 20,
+            "src_hi": sender[0],
+            "src_lo": sender[1],
+            "dst_hi": 0,
+            "dst_lo": pack_ip("224.0.0.18")[1],
+            "ttl": 255,
+            "decode_note": 0,
+        }
+        told = {
+            "version": 2,
+            "vrid": int(given.get("vrid", 51)),
+            "priority": int(given.get("prio", 100)),
+            "virtual_hi": virtual[0],
+            "virtual_lo": virtual[1],
+        }
+        return Packet(columns, vrrp=told)
+
     def _mac(self, name: str) -> int:
+        if name == "*":
+            return 0xFFFF_FFFF_FFFF
         return 0x0200_0000_0000 + 1 + sorted(self.hosts).index(name)
 
     def _icmp(self, packet: Packet, given: dict[str, str], version: int) -> None:
@@ -339,7 +416,7 @@ class _Reader:
 
 _KNOWN: Final = frozenset(("len", "seq", "ack", "win", "mss", "ws", "ts", "sack", "sackok")).union(
     ("id", "ttl", "tos", "df", "mac", "vlan", "if", "in", "out", "tun", "frag", "mf"),
-    ("mtu", "gw", "quote", "qlen", "sum", "blank"),
+    ("mtu", "gw", "quote", "qlen", "sum", "blank", "who", "is", "vrid", "prio"),
 )
 
 
@@ -354,7 +431,7 @@ def _given(words: list[str]) -> dict[str, str]:
             given[word] = ""
         elif number == 0:
             given["kind"] = word
-        elif given.get("kind") == "icmp" and "code" not in given:
+        elif given.get("kind") in {"icmp", "arp"} and "code" not in given:
             given["code"] = word
         else:
             raise ValueError(f"unexpected {word!r}")

@@ -15,14 +15,19 @@ import polars as pl
 from pcapdiag.addresses import ip_text, mac_text
 from pcapdiag.case import (
     checksums,
+    forgotten,
     frames,
+    mastership,
     members,
+    openings,
     prohibitions,
     ptb,
     redirects,
     refusals,
+    resets,
     sides,
     stalls,
+    unreachables,
     unusable,
     visibility,
 )
@@ -201,6 +206,43 @@ class Case:
     def replayed(self, messages: pl.DataFrame) -> tuple[refusals.Replayed, ...]:
         """Return some connections of `prohibitions` as their host's conntrack saw them."""
         return refusals.replay(self, messages)
+
+    @cached_property
+    def resets(self) -> pl.DataFrame:
+        """Return the resets that clients got, and from whom: see resets.frame."""
+        return resets.frame(self)
+
+    @cached_property
+    def unreachables(self) -> pl.DataFrame:
+        """Return ICMP "unreachable" about known connections: see unreachables.frame."""
+        return unreachables.frame(self)
+
+    @cached_property
+    def mastership(self) -> pl.DataFrame:
+        """Return when virtual addresses moved to another director: see mastership.frame."""
+        return mastership.frame(self)
+
+    @cached_property
+    def forgotten(self) -> pl.DataFrame:
+        """Return connections of which their director knows nothing: see forgotten.frame."""
+        return forgotten.frame(self)
+
+    def longest_survived_ns(self, service_name: str | None) -> int | None:
+        """Return the longest pause after which a director still knew a service's connection."""
+        return forgotten.longest_survived_ns(self, service_name)
+
+    @cached_property
+    def openings(self) -> pl.DataFrame:
+        """Return what directors did with requests for a connection: see openings.frame."""
+        return openings.frame(self)
+
+    def absence_is_proof(self, vantage: int, count: int) -> bool:
+        """Return whether `count` packets that a vantage did not show cannot all have been lost."""
+        return self.coverage.absence_is_proof(vantage, count)
+
+    def connections_at(self, *roles: str) -> dict[str, int]:
+        """Return how many connections of each service the vantages of some roles show."""
+        return members.counted_at(self, roles)
 
     @cached_property
     def redirects(self) -> pl.DataFrame:

@@ -110,6 +110,21 @@ def frame(case: Case) -> pl.DataFrame:
     )
 
 
+def counted_at(case: Case, roles: tuple[str, ...]) -> dict[str, int]:
+    """Return the number of connections that vantages of some roles show, by service name."""
+    indices = [vantage.index for vantage in case.vantages_of(*roles)]
+    counted = (
+        case.connections.legs.filter(pl.col("vantage").is_in(indices))
+        .select("connection")
+        .unique()
+        .join(case.members.select("connection", "service_name"), on="connection")
+        .drop_nulls("service_name")
+        .group_by("service_name")
+        .len()
+    )
+    return dict(counted.iter_rows())
+
+
 def arrived(case: Case) -> pl.DataFrame:
     """Return the errors that reached a director for a known service: ERROR_MESSAGES and CONTRACT.
 

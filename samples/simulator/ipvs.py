@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from . import rewrite, wire
 from .checksums import checksum
+from .clock import SECOND
 from .hosts import FRAG_NEEDED, PORT_UNREACHABLE, TIME_EXCEEDED, TOO_BIG, Host, header_payload
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 Method = Literal["nat", "dr", "tun"]
 OVERHEAD: Final = {"nat": 0, "dr": 0, "tun": 20}
+ESTABLISHED_NS: Final = 900 * SECOND  # tcp_timeouts
+CLOSING_NS: Final = 120 * SECOND  # FIN_WAIT and TIME_WAIT
 
 
 @dataclass
@@ -37,6 +40,7 @@ class Entry:
     service: Service
     realserver: str
     closing: bool = False
+    heard_ns: int = 0
 
 
 @dataclass
@@ -99,7 +103,7 @@ class Director(Host):
     def _entry_for(self, header: wire.Header) -> Entry | Literal["none"] | None:
         """Return the packet's entry, scheduling a SYN; "none": a service without realservers."""
         key = (header.src, header.sport, header.dst, header.dport)
-        entry = self.entries.get(key)
+        entry = self._living(key)
         opening = header.flags & (wire.SYN | wire.ACK | wire.RST) == wire.SYN
         # After a close NAT has seen both FINs and schedules anew; DR and TUN keep the entry,
         # which is in FIN_WAIT, and its realserver.
@@ -114,9 +118,21 @@ class Director(Host):
                     service.next_one += 1
                     entry = self.entries[key] = Entry(service, chosen)
                     break
-        if entry is not None and header.flags & wire.FIN:
-            entry.closing = True
+        if entry is not None:
+            entry.closing |= bool(header.flags & wire.FIN)
+            entry.heard_ns = self.clock.now
         return entry
+
+    def _living(self, key: tuple[str, int, str, int]) -> Entry | None:
+        """Return an entry whose timer has not run out."""
+        entry = self.entries.get(key)
+        if entry is None:
+            return None
+        limit = CLOSING_NS if entry.closing else ESTABLISHED_NS
+        if self.clock.now - entry.heard_ns <= limit:
+            return entry
+        del self.entries[key]
+        return None
 
     def _transmit(self, entry: Entry, data: bytes, header: wire.Header) -> None:
         """Forward as ip_vs_{nat,dr,tunnel}_xmit and their ICMP twins: TTL, MTU, rewrite."""
@@ -181,5 +197,6 @@ class Director(Host):
                 and service.method == "nat"
                 and (header.src, header.sport) == (entry.realserver, service.realserver_port)
             ):
+                entry.heard_ns = self.clock.now
                 return rewrite.translate(data, src=(service.vip, service.port))
         return data

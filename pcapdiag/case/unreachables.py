@@ -1,0 +1,101 @@
+"""ICMP "unreachable" about packets of known connections: what it says, and whose card sent it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+from pcapdiag.case import sights
+from pcapdiag.protocols import (
+    ICMPV6_PROHIBITED_CODE,
+    PROHIBITED_CODES,
+    IcmpType,
+    Icmpv6Type,
+    IpProto,
+    TcpFlag,
+)
+
+if TYPE_CHECKING:
+    from pcapdiag.case.case import Case
+
+_V4: Final = (pl.col("ip_version") == 4) & (pl.col("icmp_type") == int(IcmpType.UNREACHABLE))
+_V6: Final = (pl.col("ip_version") == 6) & (pl.col("icmp_type") == int(Icmpv6Type.UNREACHABLE))
+_CODE: Final = pl.col("icmp_code")
+
+SAYS: Final = (
+    pl.when(_V4 & (_CODE == 3) | _V6 & (_CODE == 4))
+    .then(pl.lit("port"))
+    .when(_V4 & _CODE.is_in(sorted(PROHIBITED_CODES)) | _V6 & (_CODE == ICMPV6_PROHIBITED_CODE))
+    .then(pl.lit("prohibited"))
+    .when(_V4 & _CODE.is_in([0, 1, 6, 7]) | _V6 & _CODE.is_in([0, 3]))
+    .then(pl.lit("host"))
+)
+"""What is unreachable: the port, by order of a firewall, the host (or the way to it). Null: other,
+fragmentation needed among them."""
+
+
+def frame(case: Case) -> pl.DataFrame:
+    """Return one row per message about a TCP or UDP packet of a known connection.
+
+    Columns: those of ERROR_MESSAGES and of sights.with_first; says (port | prohibited | host);
+    emitter, emitter_by, emitter_mac, emitter_host (sights.emitters); answered_row (the quoted
+    packet at the vantage that saw the message, null: not seen there); quoted_syn (it asks for a
+    connection; null: UDP, or the quote ends before the flags); service_name, method, vip_hi,
+    vip_lo, vip_port.
+    """
+    messages = case.errors.messages.filter(
+        SAYS.is_not_null(),
+        pl.col("quoted_proto").is_in([int(IpProto.TCP), int(IpProto.UDP)]),
+        pl.col("connection").is_not_null(),
+    ).with_columns(SAYS.alias("says"))
+    named = case.members.select(
+        "connection", "service_name", "method", "vip_hi", "vip_lo", "vip_port"
+    )
+    answered = pl.concat(
+        [
+            vantage.icmp_errors.select(
+                pl.lit(vantage.index, dtype=pl.UInt16).alias("seen_vantage"),
+                pl.col("row").alias("seen_row"),
+                pl.col("quoted_row").alias("answered_row"),
+            )
+            for vantage in case.vantages
+        ]
+    )
+    return (
+        sights.with_first(case, messages)
+        .join(sights.emitters(case, messages), on="message", how="left", maintain_order="left")
+        .join(answered, on=["seen_vantage", "seen_row"], how="left", maintain_order="left")
+        .join(named, on="connection", how="left", maintain_order="left")
+        .join(_first_numbers(case, messages), on="connection", how="left", maintain_order="left")
+        .with_columns(
+            pl.when(pl.col("quoted_proto") == int(IpProto.TCP))
+            .then(
+                pl.coalesce(
+                    (pl.col("quoted_tcp_flags") & int(TcpFlag.SYN | TcpFlag.ACK))
+                    == int(TcpFlag.SYN),
+                    pl.col("quoted_tcp_seq") == pl.col("client_isn"),
+                )
+            )
+            .alias("quoted_syn")
+        )
+        .drop("client_isn")
+    )
+
+
+def _first_numbers(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
+    """Return per connection the sequence number of the client's SYN, where it was seen."""
+    parts = [
+        vantage.flows.lazy()
+        .filter("orig_syn")
+        .join(
+            case.connections.legs.lazy()
+            .filter(pl.col("vantage") == vantage.index)
+            .join(messages.lazy().select("connection"), on="connection", how="semi")
+            .select("flow", "connection"),
+            on="flow",
+        )
+        .select("connection", pl.col("orig_seq_first").alias("client_isn"))
+        for vantage in case.vantages
+    ]
+    return pl.concat(pl.collect_all(parts)).unique("connection", keep="first", maintain_order=True)

@@ -1,0 +1,98 @@
+"""What to change in ip_vs and around it, as remedies.py does it: check, command, keep, undo.
+
+The same holds here: only parsed addresses, integers and placeholders in capitals enter a command.
+"""
+
+from __future__ import annotations
+
+from pcapdiag.kernel.remedies import SAVE_SYSCTL
+from pcapdiag.result import Remedy
+
+
+def _keep(name: str, value: int) -> str:
+    return f"echo '{name} = {value}' >> {SAVE_SYSCTL}"
+
+
+def keep_entries(host: str, seconds: int) -> Remedy:
+    """Let ip_vs remember quiet connections longer."""
+    return Remedy(
+        where=host,
+        action=f"Remember established connections for {seconds} s of silence.",
+        check=("ipvsadm -l --timeout", "ipvsadm -Lcn | head"),
+        commands=(f"ipvsadm --set {seconds} 120 300",),
+        persist=(f"keepalived.conf, global_defs: lvs_timeouts tcp {seconds} tcpfin 120 udp 300",),
+        undo=("ipvsadm --set 900 120 300",),
+        risk="Entries of clients that vanished stay as long; each takes some 300 bytes.",
+    )
+
+
+def keep_connections_busy(host: str, seconds: int) -> Remedy:
+    """Let keepalive probes pass more often than entries expire; Linux waits two hours."""
+    return Remedy(
+        where=host,
+        action=(
+            f"Send the first keepalive probe after {seconds} s: the client's answer passes the "
+            "director and keeps the entry. It works for sockets with SO_KEEPALIVE."
+        ),
+        check=("sysctl net.ipv4.tcp_keepalive_time", "ss -tno state established | head"),
+        commands=(f"sysctl -w net.ipv4.tcp_keepalive_time={seconds}",),
+        persist=(_keep("net.ipv4.tcp_keepalive_time", seconds),),
+        undo=("sysctl -w net.ipv4.tcp_keepalive_time=7200",),
+        risk="A probe and its answer per quiet connection and interval.",
+    )
+
+
+def sync_connections(host: str) -> Remedy:
+    """Let the backup learn the connections before it has to take them over."""
+    return Remedy(
+        where=f"{host} and its backup",
+        action=(
+            "Run the connection synchronisation daemon: one director as master, the other as "
+            "backup (both roles on both where either may lead)."
+        ),
+        check=("ipvsadm -l --daemon", "sysctl net.ipv4.vs.sync_threshold net.ipv4.vs.sync_ports"),
+        commands=(
+            "ipvsadm --start-daemon master --mcast-interface IFACE --syncid 1",
+            "ipvsadm --start-daemon backup --mcast-interface IFACE --syncid 1",
+        ),
+        persist=("keepalived.conf, global_defs: lvs_sync_daemon IFACE INSTANCE id 1",),
+        undo=("ipvsadm --stop-daemon master", "ipvsadm --stop-daemon backup"),
+        risk="Multicast to 224.0.0.81, UDP 8848, without authentication: keep it on a trusted net.",
+    )
+
+
+def accept_reused_ports(host: str) -> Remedy:
+    """Schedule the SYN of a reused port at once."""
+    return Remedy(
+        where=host,
+        action=(
+            "Do not drop the first SYN of a reused port: ip_vs does so where its connections are "
+            "in conntrack, too, so that the old entry is gone when the SYN comes again."
+        ),
+        check=("sysctl net.ipv4.vs.conn_reuse_mode net.ipv4.vs.conntrack", "uname -r"),
+        commands=("sysctl -w net.ipv4.vs.conn_reuse_mode=0",),
+        persist=(_keep("net.ipv4.vs.conn_reuse_mode", 0),),
+        undo=("sysctl -w net.ipv4.vs.conn_reuse_mode=1",),
+        risk=(
+            "With 0 a reused port stays with its old realserver, also if that is of weight 0 or "
+            "gone. From kernel 5.9 on (commit f0a5e4d7a594) 1 mostly works without the delay."
+        ),
+    )
+
+
+def find_lost_entries(host: str) -> Remedy:
+    """Find out what empties the connection table."""
+    return Remedy(
+        where=host,
+        action=(
+            "Find what removed the entries: a service deleted and added again, ipvsadm -C, a "
+            "reload of keepalived or kube-proxy, shorter timeouts, another director."
+        ),
+        check=(
+            "ipvsadm -l --timeout",
+            "sysctl net.ipv4.vs.expire_nodest_conn net.ipv4.vs.drop_entry",
+            "journalctl -k -u keepalived --since -1h",
+        ),
+        commands=(),
+        risk="None: this only looks.",
+    )

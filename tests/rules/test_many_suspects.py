@@ -1,0 +1,40 @@
+"""Rules judge groups, not rows: half a million suspects are no matter and fit into a finding."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+from stories import case
+
+from pcapdiag import registry
+from pcapdiag.result import MAX_FLOWS, Finding
+
+MANY = 500_000
+
+DR = """
+0.000 c>s S seq=0 mss=1460 mac=x>d
+0.0001 copy 1 ttl=63 mac=d>rs
+0.002 c>s A seq=1 ack=1 mac=x>d
+0.0021 copy 3 ttl=63 mac=d>rs
+0.003 c>s PA seq=1 ack=1 len=100 mac=x>d
+0.0031 copy 5 ttl=63 mac=d>rs
+905.0 c>s PA seq=101 ack=401 len=100 mac=x>d
+905.1 s>c R seq=401 id=0 mac=d>x
+"""
+
+SUSPECTS = {"connection-expired-at-director": ("forgotten", DR)}
+"""Rule: the measurement of a case that holds its suspects, and a trace in which it has one."""
+
+
+@pytest.mark.parametrize("name", SUSPECTS)
+def test_half_a_million_suspects_become_few_findings(name):
+    """The measurement's rows are repeated; the findings count them all and list some."""
+    measured, text = SUSPECTS[name]
+    judged = case(director=text)
+    rows = getattr(judged, measured)
+    many = pl.concat([rows] * (MANY // rows.height + 1)).head(MANY)
+    judged.__dict__[measured] = many
+    findings = [item for item in registry.rules()[name].check(judged) if isinstance(item, Finding)]
+    assert findings
+    assert max(finding.flow_count for finding in findings) >= MANY // rows.height
+    assert all(len(finding.flows) <= MAX_FLOWS for finding in findings)
