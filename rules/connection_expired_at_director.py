@@ -275,8 +275,10 @@ def _likely(connections: int, lasted: float, shortest: float | None, survived: f
 def _alternatives(code: str, timeout: str) -> tuple[str, ...]:
     if code == "entry-expired":
         return (
-            "A failover without synchronisation: less likely where no change of master was "
-            "captured and each connection breaks after its own pause.",
+            (
+                "A failover without synchronisation: less likely where no change of master was "
+                "captured and each connection breaks after its own pause."
+            ),
         )
     if code == "failover-without-sync":
         return (

@@ -1,4 +1,4 @@
-"""LVS-DR: long pauses that end well, resets by realservers, stray packets, a SYN lost on the way."""
+"""LVS-DR: long pauses that end well, a realserver's resets, stray packets, a lost SYN."""
 
 from __future__ import annotations
 
