@@ -414,6 +414,36 @@ CONTRACT: Final = (
     _C("out_row", pl.UInt32, "", "", "n/a", "", "where it, or what replaced it, went out; null: nothing did"),
 )
 
+CROSSINGS: Final = (
+    _C("packet", pl.UInt32, "", "", "n/a", "", "one packet, however often it was seen"),
+    _C("part_of", pl.UInt32, "", "", "n/a", "", "the packet this is a piece of: offload merges segments or cuts them"),
+    _C("connection", pl.UInt32),
+    _C("by_client", pl.Boolean, "", "", "n/a", "", "sent by the client"),
+    _C("vantage", pl.UInt16),
+    _C("row", pl.UInt32, "", "", "n/a", "", "in `packets` of that vantage"),
+    _C("time_ns", pl.Int64, "ns UTC", "", "n/a", "", "on the common clock"),
+    _C("place", PLACES),
+    _C("kind", LEG_KINDS),
+    _C("eth_src", pl.UInt64),
+    _C("eth_dst", pl.UInt64),
+    _C("ttl", pl.UInt8, "hops", "", "n/a", "", "falls from sight to sight along its way"),
+    _C("tunnelled", pl.Boolean),
+    _C("doubled", pl.Boolean, "", "", "n/a", "", "an exact double of an earlier sight at the same place"),
+)
+
+PACKET_CONTRACT: Final = (
+    _C("packet", pl.UInt32, "", "", "n/a", "", "as in `crossings`"),
+    _C("connection", pl.UInt32),
+    _C("by_client", pl.Boolean),
+    _C("vantage", pl.UInt16, "", "", "n/a", "", "of the director"),
+    _C("time_ns", pl.Int64, "ns UTC", "", "n/a", "", "when it came in, on the common clock"),
+    _C("in_row", pl.UInt32, "", "", "n/a", "", "where it came in"),
+    _C("verdict", CONTRACT_VERDICTS),
+    _C("reason", pl.String, "", "", "n/a", "", "a code that says why this verdict, see packet_contract.py"),
+    _C("out_vantage", pl.UInt16, "", "", "n/a", "", "of the frame that it left in, arrived in, or was answered by"),
+    _C("out_row", pl.UInt32, "", "", "n/a", "", "that frame; null: there is none"),
+)
+
 # fmt: on
 
 TABLES: Final[Mapping[str, tuple[Column, ...]]] = {
@@ -432,6 +462,8 @@ TABLES: Final[Mapping[str, tuple[Column, ...]]] = {
     "error_messages": ERROR_MESSAGES,
     "error_sightings": ERROR_SIGHTINGS,
     "contract": CONTRACT,
+    "crossings": CROSSINGS,
+    "packet_contract": PACKET_CONTRACT,
 }
 
 

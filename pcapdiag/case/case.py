@@ -31,7 +31,16 @@ from pcapdiag.case import (
     unusable,
     visibility,
 )
-from pcapdiag.cluster import clock, connections, contract, coverage, crossings, topology
+from pcapdiag.cluster import (
+    clock,
+    connections,
+    contract,
+    coverage,
+    crossings,
+    packet_contract,
+    packet_crossings,
+    topology,
+)
 from pcapdiag.flows import history
 from pcapdiag.protocols import IpProto
 
@@ -85,6 +94,23 @@ class Case:
         """Return, per error that reached a director, what it did with it (schema CONTRACT)."""
         return contract.judge(
             self.vantages, self.topology, self.connections, self.errors, self.coverage
+        )
+
+    def crossings(self, connection_ids: Iterable[int]) -> packet_crossings.Crossings:
+        """Return the packets of suspected connections with every sight of each."""
+        return packet_crossings.find(
+            self.vantages, self.topology, self.connections, self.clocks, connection_ids
+        )
+
+    def packet_contract(self, connection_ids: Iterable[int]) -> pl.DataFrame:
+        """Return what directors did with packets of suspected connections (PACKET_CONTRACT)."""
+        return packet_contract.judge(
+            self.vantages,
+            self.topology,
+            self.connections,
+            self.errors,
+            self.coverage,
+            self.crossings(connection_ids),
         )
 
     # Names.

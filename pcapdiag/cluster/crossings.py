@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag.cluster.places import place
 from pcapdiag.cluster.quotes import about
-from pcapdiag.schema import PLACES, VERDICTS, conform, empty
+from pcapdiag.schema import VERDICTS, conform, empty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,28 +96,10 @@ def _seen(vantages: Sequence[VantageTables], topology: Topology, clocks: Clocks)
                 pl.all(),
                 clocks.common_time(index).alias("common_ns"),
                 pl.lit(clocks.offset_ns[index] is not None).alias("aligned"),
-                _place(topology, index).alias("place"),
+                place(topology, index).alias("place"),
             )
         )
     return pl.concat(parts)
-
-
-def _place(topology: Topology, index: int) -> pl.Expr:
-    """Return whether a frame came in at the capturing host, left it, or neither is known."""
-    own = list(topology.vantage_macs[index])
-    if not own and topology.roles[index].role == "director":
-        own = [mac for host in topology.hosts if host.role == "director" for mac in host.macs]
-    direction = pl.col("direction").cast(pl.String)
-    return (
-        pl.when(direction.is_in(["in", "out"]))
-        .then(direction)
-        .when(pl.col("eth_src").is_in(own))
-        .then(pl.lit("out"))
-        .when(pl.col("eth_dst").is_in(own))
-        .then(pl.lit("in"))
-        .otherwise(pl.lit("at"))
-        .cast(PLACES)
-    )
 
 
 def _keyed(seen: pl.DataFrame) -> pl.DataFrame:

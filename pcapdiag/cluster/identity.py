@@ -111,7 +111,7 @@ def marks(vantage: VantageTables, flows: pl.DataFrame, *, opening: bool = False)
             "tcp_tsecr",
             *_ends("src"),
             *_ends("dst"),
-            _payload_sum().alias("payload_sum"),
+            payload_sum().alias("payload_sum"),
         )
         .join(flows.lazy().select("flow", "node"), on="flow")
     )
@@ -196,7 +196,7 @@ def _endpoint_hash(side: str) -> pl.Expr:
     ).hash(_SEED)
 
 
-def _payload_sum() -> pl.Expr:
+def payload_sum() -> pl.Expr:
     """Return the UDP checksum less addresses and ports, modulo 65535; null where there is none.
 
     2**16 is 1 modulo 65535, so an address taken modulo 65535 is the sum of its words, and the
