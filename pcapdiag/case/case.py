@@ -24,6 +24,7 @@ from pcapdiag.case import (
     ptb,
     redirects,
     refusals,
+    refused_requests,
     resets,
     sides,
     stalls,
@@ -152,6 +153,10 @@ class Case:
         """Return the frames at `rows` of a vantage as evidence, all with one sentence."""
         return frames.evidence(self, role, vantage, rows, note)
 
+    def with_times(self, rows: pl.DataFrame, name: str) -> pl.DataFrame:
+        """Return rows that name frames with their times on the common clock in a column `name`."""
+        return frames.with_times(self, rows, name)
+
     def flow_refs(self, connection_ids: Sequence[int]) -> tuple[FlowRef, ...]:
         """Return connections as a finding lists them, at most result.MAX_FLOWS."""
         return members.flow_refs(self, connection_ids)
@@ -175,6 +180,12 @@ class Case:
             for name, service in zip(self.service_names, self.topology.services, strict=True)
             if service.ip_proto == IpProto.TCP
         )
+
+    @cached_property
+    def service_methods(self) -> dict[str, str | None]:
+        """Return the forwarding method of each service by name; None where nothing shows it."""
+        services = zip(self.service_names, self.topology.services, strict=True)
+        return {name: service.method for name, service in services}
 
     @cached_property
     def members(self) -> pl.DataFrame:
@@ -224,6 +235,10 @@ class Case:
         """Return how many connections of a service the captures show."""
         return self.members.filter(pl.col("service_name").eq_missing(service_name)).height
 
+    def requests_between(self, service_name: str | None, start_ns: Any, end_ns: Any) -> int:
+        """Return how many connections of a service began between two times; None: unbounded."""
+        return members.begun_between(self, service_name, start_ns, end_ns)
+
     @cached_property
     def prohibitions(self) -> pl.DataFrame:
         """Return "administratively prohibited" about TCP packets: see prohibitions.frame."""
@@ -252,6 +267,11 @@ class Case:
     def forgotten(self) -> pl.DataFrame:
         """Return connections of which their director knows nothing: see forgotten.frame."""
         return forgotten.frame(self)
+
+    @cached_property
+    def refused_requests(self) -> pl.DataFrame:
+        """Return requests for a service that were turned away: see refused_requests.frame."""
+        return refused_requests.frame(self)
 
     def longest_survived_ns(self, service_name: str | None) -> int | None:
         """Return the longest pause after which a director still knew a service's connection."""

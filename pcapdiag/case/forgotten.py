@@ -71,7 +71,7 @@ def frame(case: Case) -> pl.DataFrame:
             pl.col("turned_to").is_in(_director_macs(case)).fill_null(value=False).alias("turned"),
         )
     )
-    rows = rows.join(_times(case, rows), on=["vantage", "row"], how="left", maintain_order="left")
+    rows = case.with_times(rows, "first_ns")
     return rows.join(_changes(case, rows), on="connection", how="left", maintain_order="left")
 
 
@@ -103,19 +103,6 @@ def longest_survived_ns(case: Case, service_name: str | None) -> int | None:
 
 def _director_macs(case: Case) -> list[int]:
     return [mac for host in case.topology.hosts if host.role == "director" for mac in host.macs]
-
-
-def _times(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
-    """Return the times of rows on the common clock."""
-    parts = [
-        rows.filter(pl.col("vantage") == vantage.index)
-        .select("vantage", "row", vantage.packets["time_ns"].gather(mine["row"]).alias("time_ns"))
-        .with_columns(case.clocks.common_time(vantage.index, "time_ns").alias("first_ns"))
-        .drop("time_ns")
-        for vantage in case.vantages
-        if (mine := rows.filter(pl.col("vantage") == vantage.index)) is not None
-    ]
-    return pl.concat(parts).unique(["vantage", "row"])
 
 
 def _changes(case: Case, rows: pl.DataFrame) -> pl.DataFrame:

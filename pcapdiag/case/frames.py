@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, cast
 
+import polars as pl
+
 from pcapdiag.result import Evidence
 from pcapdiag.text import clean
 
@@ -41,3 +43,14 @@ def evidence(
             )
         )
     return tuple(result)
+
+
+def with_times(case: Case, rows: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Return `rows`, which have vantage and row, with the frames' times on the common clock."""
+    parts = [pl.DataFrame(schema={"vantage": pl.UInt16, "row": pl.UInt32, name: pl.Int64})]
+    for vantage in case.vantages:
+        mine = rows.filter(pl.col("vantage") == vantage.index).select("vantage", "row").unique()
+        times = mine.with_columns(vantage.packets["time_ns"].gather(mine["row"]).alias("time_ns"))
+        common = case.clocks.common_time(vantage.index, "time_ns").alias(name)
+        parts.append(times.select("vantage", "row", common))
+    return rows.join(pl.concat(parts), on=["vantage", "row"], how="left", maintain_order="left")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pcapdiag.case.case import Case
+
+
+_REQUEST_NS: Final = 1_000_000_000
+"""A request may be this much older than what answers it."""
 
 
 def service_names(case: Case) -> tuple[str, ...]:
@@ -123,6 +127,16 @@ def counted_at(case: Case, roles: tuple[str, ...]) -> dict[str, int]:
         .len()
     )
     return dict(counted.iter_rows())
+
+
+def begun_between(
+    case: Case, service_name: str | None, start_ns: int | None, end_ns: int | None
+) -> int:
+    """Return how many connections of a service began between two times, both included."""
+    begun = case.members.filter(pl.col("service_name").eq_missing(service_name))["first_ns"]
+    if start_ns is None or end_ns is None:
+        return len(begun)
+    return int(begun.is_between(start_ns - _REQUEST_NS, end_ns).sum())
 
 
 def arrived(case: Case) -> pl.DataFrame:

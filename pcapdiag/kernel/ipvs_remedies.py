@@ -5,8 +5,17 @@ The same holds here: only parsed addresses, integers and placeholders in capital
 
 from __future__ import annotations
 
+from typing import Final
+
 from pcapdiag.kernel.remedies import SAVE_SYSCTL
 from pcapdiag.result import Remedy
+
+_OPTIONS: Final = {6: "-t", 17: "-u"}
+"""ipvsadm's option for a virtual service of a protocol."""
+
+
+_METHODS: Final = {"nat": "-m", "dr": "-g", "tun": "-i"}
+"""And for a forwarding method: `ipvsadm -e` without one changes it to direct routing."""
 
 
 def _keep(name: str, value: int) -> str:
@@ -95,4 +104,51 @@ def find_lost_entries(host: str) -> Remedy:
         ),
         commands=(),
         risk="None: this only looks.",
+    )
+
+
+def service_option(ip_proto: int | None, vip: str | None, port: int | None) -> str:
+    """Return how ipvsadm is told of a virtual service; what is not known as a placeholder."""
+    address = f"[{vip}]" if vip and ":" in vip else vip
+    return f"{_OPTIONS.get(ip_proto or 0, '-t')} {address or 'VIP'}:{port or 'PORT'}"
+
+
+def restore_destinations(host: str, service: str, method: str | None) -> Remedy:
+    """Give a virtual service (see service_option) realservers again."""
+    edit = f"ipvsadm -e {service} -r REALSERVER {_METHODS.get(method or '', 'METHOD')}"
+    return Remedy(
+        where=host,
+        action=(
+            "Look whether the service is there and has a realserver of a weight above 0; mend the "
+            "health check that took them out rather than going round it."
+        ),
+        check=(
+            f"ipvsadm -Ln {service}",
+            "journalctl -u keepalived --since -1h | grep -i -e removing -e weight",
+            "curl -sv --connect-timeout 3 http://REALSERVER:PORT/",
+        ),
+        commands=(f"{edit} -w 1",),
+        persist=("keepalived.conf: the virtual_server block; sorry_server for when all are gone",),
+        undo=(f"{edit} -w 0",),
+        risk="A realserver that its check calls dead gets clients.",
+    )
+
+
+def listen_on_vip(host: str, port: int | None) -> Remedy:
+    """Let the realserver's daemon listen where the requests arrive."""
+    return Remedy(
+        where=host,
+        action=(
+            "See that the daemon runs and listens on the address that requests carry: the VIP in "
+            "direct routing and tunnelling, the realserver's own in NAT, or all."
+        ),
+        check=(
+            f"ss -ltnup | grep -w {port}" if port else "ss -ltnup",
+            "ip addr show | grep -w VIP",
+            "systemctl --failed",
+        ),
+        commands=("systemctl restart SERVICE",),
+        persist=("systemctl enable SERVICE",),
+        undo=(),
+        risk="A restart ends the connections that the daemon still has.",
     )

@@ -22,7 +22,12 @@ DR = """
 905.1 s>c R seq=401 id=0 mac=d>x
 """
 
-SUSPECTS = {"connection-expired-at-director": ("forgotten", DR)}
+REFUSED = DR + "906.0 c2>s S seq=0 mac=x>d\n906.1 s>c2 icmp 3/3 quote=9 mac=d>x\n"
+
+SUSPECTS = {
+    "connection-expired-at-director": ("forgotten", DR),
+    "service-refused": ("refused_requests", REFUSED),
+}
 """Rule: the measurement of a case that holds its suspects, and a trace in which it has one."""
 
 
