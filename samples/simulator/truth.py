@@ -112,7 +112,8 @@ def write_sample(
     }
     text = json.dumps(truth, indent=1, ensure_ascii=False)
     (folder / "truth.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_readme(lab, truth, story), encoding="utf-8")
+    made = f"Made by `python samples/make.py {lab.sample}`; `truth.json` holds what is so."
+    (folder / "README.md").write_text(readme(truth, story, made), encoding="utf-8")
 
 
 def _services(lab: Lab) -> list[dict[str, Any]]:
@@ -180,12 +181,14 @@ def bad_checksums(capture: Capture) -> dict[str, int]:
     return count
 
 
-def _readme(lab: Lab, truth: dict[str, Any], story: str) -> str:
-    """Return the README: the story, where to look, what is said and what is not, the command."""
-    lines = [f"# {lab.sample}", "", truth["description"] + ".", ""]
+def readme(truth: dict[str, Any], story: str, origin: str) -> str:
+    """Return a sample's README: what happens, where to look, what is said and what is not."""
+    sample = truth["scenario"]
+    lines = [f"# {sample}", "", truth["description"] + ".", ""]
     lines += [
         textwrap.fill(" ".join(part.split()), 100, break_on_hyphens=False) + "\n"
         for part in story.split("\n\n")
+        if part.strip()
     ]
     if truth["look_at"]:
         lines += ["| capture | frames | what they are |", "|---|---|---|"]
@@ -202,9 +205,9 @@ def _readme(lab: Lab, truth: dict[str, Any], story: str) -> str:
     if truth["may_report"]:
         allowed = ", ".join(f"`{item['id']}`" for item in truth["may_report"])
         lines += [f"May be reported, too: {allowed}.", ""]
-    inputs = [f"{item.vantage}=samples/{lab.sample}/{item.file}" for item in lab.captures]
+    inputs = [f"{item['vantage']}=samples/{sample}/{item['file']}" for item in truth["captures"]]
     lines += ["```", " \\\n    ".join(["pcapdiag analyze", *inputs]), "```", ""]
-    lines += [f"Made by `python samples/make.py {lab.sample}`; `truth.json` holds what is so.", ""]
+    lines += [origin, ""]
     return "\n".join(lines)
 
 

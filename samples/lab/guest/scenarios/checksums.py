@@ -1,0 +1,100 @@
+"""Checksums that a box in the path breaks; the far clients sit behind an MTU of 1400.
+
+The box is the router in front, with an nftables rule that writes to a packet's bytes as raw
+payload: nftables then corrects no checksum.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scenarios import scenario
+
+if TYPE_CHECKING:
+    from lab import Lab
+    from traffic import Flow
+
+TOO_BIG = "icmp[0:2] == 0x0304"
+BOX = (
+    "nft add table ip box; nft 'add chain ip box out { type filter hook forward priority 0; }';"
+    "nft add rule ip box out"
+)
+QUOTED_SOURCE_PORT = "@th,224,16"
+"""Behind 8 bytes of ICMP and 20 of the quoted IP header."""
+QUOTED_TARGET_PORT = "@th,240,16"
+QUOTED_TOS = "@th,72,8"
+MESSAGES = "icmp type destination-unreachable icmp code 4"
+
+
+def _play(lab: Lab) -> list[Flow]:
+    large = lab.browse("far-large", [("get", 9000)], client="client-far", count=5, every=0.8)
+    lab.browse("far-small", [("get", 400)], client="client-far", count=3, every=1.1)
+    lab.background(8)
+    nat = lab.made.method == "nat"
+    directors = ("director:eth0", "director:eth1") if nat else ("director",)
+    lab.capture(*directors, "rs1", "rs2", "router:eth0", "router:eth1", "client=client-far")
+    lab.play()
+    lab.expect(lab.failed() == large, "the large transfers fail, and only they")
+    file = "director-eth0.pcap" if nat else "director.pcap"
+    lab.look(file, TOO_BIG, "messages whose ICMP checksum is wrong")
+    hosts = sorted({flow.realserver for flow in large if flow.realserver})
+    lab.must("pmtud-blackhole", flows=large, hosts=hosts, direction="to-client")
+    lab.must("icmp-checksum-burst", hosts=["router"], cited={file: TOO_BIG})
+    return large
+
+
+@scenario
+def checksum_quoted_port_dr(lab: Lab) -> None:
+    """LVS-DR; a NAT box rewrites the port quoted in ICMP and leaves the checksum as it was."""
+    lab.cluster("dr", "public", narrow_mtu=1400)
+    lab.fault("router", f"{BOX} {MESSAGES} {QUOTED_SOURCE_PORT} set 8080")
+    _play(lab)
+
+
+@scenario
+def checksum_quoted_port_nat(lab: Lab) -> None:
+    """LVS-NAT; a NAT box rewrites the port quoted in ICMP; ip_vs drops what does not add up."""
+    lab.cluster("nat", "office", rport=8080, narrow_mtu=1400)
+    lab.fault(
+        "router",
+        f"{BOX} {MESSAGES} {QUOTED_TARGET_PORT} set 40000",
+    )
+    _play(lab)
+
+
+@scenario
+def checksum_stuck_bit_dr(lab: Lab) -> None:
+    """LVS-DR; a memory cell of the router is stuck: one bit of each ICMP error is wrong."""
+    lab.cluster("dr", "carrier", narrow_mtu=1400)
+    lab.fault("router", f"{BOX} {MESSAGES} {QUOTED_TOS} set 0x20")
+    _play(lab)
+
+
+@scenario
+def checksum_truncated_dr(lab: Lab) -> None:
+    """LVS-DR; a box cuts ICMP errors to the bytes that RFC 792 asks for, and sums nothing anew."""
+    lab.cluster("dr", "routed-vip", narrow_mtu=1400)
+    lab.fault("router", f"{BOX} {MESSAGES} ip length set 56")
+    _play(lab)
+
+
+@scenario
+def checksum_tcp_dr(lab: Lab) -> None:
+    """LVS-DR; the router damages what one client network's TCP segments carry as window."""
+    lab.cluster("dr", "office")
+    first = lab.network.hosts["client-far"].interfaces["eth0"].addresses[0].split("/")[0]
+    where = first.rsplit(".", 1)[0] + ".0/24"
+    lab.fault("router", f"{BOX} ip saddr {where} tcp dport 80 @th,112,16 set 0x0111", at=4)
+    damaged = lab.browse(
+        "damaged", [("get", 900), ("pause", 5), ("get", 900)], client="client-far", count=4
+    )
+    lab.background(10)
+    lab.play()
+    lab.expect(lab.failed() == damaged, "only the damaged connections fail")
+    requests = f"src net {where} and tcp[14:2] == 0x0111"
+    lab.must(
+        "transport-checksum-burst",
+        flows=damaged,
+        cited={"rs1.pcap": requests, "rs2.pcap": requests, "director.pcap": requests},
+    )
+    lab.look("rs1.pcap", requests, "segments whose TCP checksum is wrong where they arrive")

@@ -1,0 +1,63 @@
+"""A second director takes over the VIP, with and without the connections."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from scenarios import scenario
+
+if TYPE_CHECKING:
+    from lab import Lab
+    from network import Host
+
+LONG = [("get", 900), ("pause", 8), ("get", 1100)]
+SYNC = "ipvsadm --start-daemon {} --mcast-interface eth0"
+
+
+@scenario
+def failover_synced_dr(lab: Lab) -> None:
+    """LVS-DR that fails over to a second director which knows the connections: nothing is wrong."""
+    second = _pair(lab)
+    lab.made.director.do("sysctl -qw net.ipv4.vs.sync_threshold='1 2';" + SYNC.format("master"))
+    second.do(SYNC.format("backup"))
+    _take_over(lab)
+    lab.expect(not lab.failed(), "all connections survive")
+    lab.look("director2.pcap", f"arp src host {lab.made.plan.vip}", "the second director's claim")
+
+
+@scenario
+def failover_unsynced_dr(lab: Lab) -> None:
+    """LVS-DR that fails over to a second director which knows nothing of the connections."""
+    _pair(lab)
+    lab.faults.append({"host": "director2", "cmd": "takes over without the sync daemon"})
+    _take_over(lab)
+    hit = lab.failed()
+    lab.expect({flow.label for flow in hit} == {"long"}, "only long connections fail")
+    lab.may("connection-expired-at-director")
+    reset = f"tcp[tcpflags] & tcp-rst != 0 and src host {lab.made.plan.vip}"
+    lab.look("director2.pcap", reset, "resets of the second director")
+
+
+def _pair(lab: Lab) -> Host:
+    """Build a cluster with a second director that balances the same service."""
+    cluster = lab.cluster("dr", "public")
+    second = lab.network.host("director2", "director", forwarding=True, ipv6=False)
+    lab.network.plug(second, "eth0", cluster.lan, cluster.plan.on("lan", 3))
+    second.run(f"ip route add default via {cluster.plan.at('lan', 1)}")
+    vip = f"{cluster.plan.vip}:80"
+    second.do(
+        f"ipvsadm -A -t {vip} -s rr;"
+        + ";".join(f"ipvsadm -a -t {vip} -r {cluster.rip(number)}:80 -g" for number in (1, 2))
+    )
+    return second
+
+
+def _take_over(lab: Lab) -> None:
+    vip = lab.made.plan.vip
+    lab.then("director", f"ip addr del {vip}/32 dev eth0", at=5)
+    claim = f"ip addr add {vip}/32 dev eth0; arping -U -q -c 2 -i eth0 -S {vip} {vip}"
+    lab.then("director2", f"{claim} || arping -U -q -c 2 -I eth0 {vip}", at=5.1)
+    lab.browse("long", LONG, count=6, every=0.3)
+    lab.background(11)
+    lab.capture("director", "director2", "rs1", "rs2", "router", "client=client-near")
+    lab.play()
