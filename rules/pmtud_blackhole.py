@@ -18,13 +18,17 @@ Evidence
     size and DF, and never acknowledged, while smaller packets to the same peer were; or, where only
     the director was captured, at least three too-big messages that quote the same sequence number.
     A packet larger than any MTU is a segmentation-offload artefact and counts as its wire size.
+    Where a sender found a smaller size by itself (tcp_mtu_probing: 1024, 512 bytes of data) the
+    finding is of low severity: a delay of seconds, no outage. How the hung sockets stand at the
+    realserver (FIN_WAIT1, CLOSE_WAIT, ESTABLISHED) follows from the FINs that were seen.
 
 Not this rule
     - Packets of at most 576 bytes (IPv4) or 1280 bytes (IPv6): size is not why they were lost.
     - The same size reached the same peer on another connection: ordinary loss.
     - The peer closed its window: the sender probes, it is not black-holed.
     - Another ICMP error answers the packet: it was refused, see host-prohibited-established.
-    - A too-big message that arrives and makes the sender shrink: path MTU discovery works.
+    - A too-big message that arrives and makes the sender shrink: path MTU discovery works, and the
+      clean verdict says so. Told less than 552 bytes Linux gives up DF: that passes, too.
     - A stall that lies within the last retransmission interval of the capture.
 
 Remedy
@@ -40,22 +44,20 @@ References
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pcapdiag.kernel import encapsulations, remedies
+from pcapdiag.kernel import encapsulations, remedies, tcp_sender
 from pcapdiag.protocols import IpProto
 from pcapdiag.rule import (
     Case,
     Cause,
     Clean,
     Confidence,
-    Evidence,
     Examined,
     Filters,
     Finding,
-    LadderStep,
     Needs,
     NotExamined,
     Outcome,
@@ -68,13 +70,15 @@ from pcapdiag.rule import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-from typing import Any
 
 MAX_GROUPS = 1000
 """Incidents judged: far more than a person reads; the rest is counted in the summary."""
 
 EXEMPLARS = 3
 """Connections cited frame by frame in a finding: enough to see that they are alike."""
+
+FEW = 2
+"""Lost packets for each message from which the messages are fewer than they should be."""
 
 MIN_CONNECTIONS_WITHOUT_ICMP = 2
 """Stalls that no ICMP message explains are called likely from two connections on: one alone may
@@ -92,15 +96,27 @@ CAUSES = {
     "went "
     "on with the same size: a firewall on that host, or its TCP, discards the message",
     "icmp-filtered-upstream": "the message that names the smaller MTU was sent, but did not come "
-    "through to the sender's side",
+    "through to the sender's side: a filter in front of it takes it away",
     "tunnel-overhead": "the packets no longer fit once the director has put its tunnel header "
     "around "
     "them, and the client is not told",
     "no-icmp-generated": "no message about these packets was seen, although it would have been: it "
     "was filtered before these captures, or the hop that drops the packets sends none",
-    "icmp-not-captured": "whether anybody told the sender is not known: these captures hold no "
-    "ICMP",
+    "icmp-not-captured": "whether anybody told the sender is not known from these captures",
 }
+
+
+PEER_GONE = (
+    "The peer went away in the middle: less likely, since it was heard of after the stall began, "
+    "or other packets of the path came through."
+)
+OTHER_DROP = (
+    "A device that drops large packets for another reason (a faulty link, a policer): the sizes "
+    "cannot tell; a capture behind the suspected hop can."
+)
+ORDINARY_LOSS = (
+    "Ordinary loss: less likely, since every repetition was lost and none of this size arrived."
+)
 
 
 @rule(
@@ -115,22 +131,13 @@ CAUSES = {
 )
 def check(case: Case) -> Iterator[Outcome]:
     """Judge the stalls by size, one finding per service, direction and cause."""
-    stalls = _proven(case).with_columns(_cause_code(any(case.icmp_visible)).alias("cause"))
-    groups = stalls.group_by("service_name", "direction", "cause", maintain_order=True).agg(
-        pl.len().alias("connections")
+    stalls = _proven(case).with_columns(
+        _cause_code(case).alias("cause"), pl.col("recovered_len").is_not_null().alias("recovered")
     )
-    groups = groups.sort(
-        "connections", "service_name", "direction", "cause", descending=[True, *[False] * 3]
-    )
+    keys = ["service_name", "direction", "cause", "recovered"]
+    groups = stalls.group_by(keys).len().sort("len", *keys, descending=[True, *[False] * 4])
     for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        yield _finding(
-            case,
-            stalls.filter(
-                pl.col("service_name").eq_missing(group["service_name"]),
-                pl.col("direction") == group["direction"],
-                pl.col("cause") == group["cause"],
-            ),
-        )
+        yield _finding(case, stalls.filter(*(pl.col(key).eq_missing(group[key]) for key in keys)))
     yield from _rest(case, stalls)
 
 
@@ -144,12 +151,19 @@ def _proven(case: Case) -> pl.DataFrame:
     return stalls.filter(told | sized).with_columns(told.alias("told"))
 
 
-def _cause_code(icmp_visible: bool) -> pl.Expr:
-    untold = (
-        pl.when((pl.col("method") == "tun") & (pl.col("direction") == "to-realserver"))
-        .then(pl.lit("tunnel-overhead"))
-        .otherwise(pl.lit("no-icmp-generated" if icmp_visible else "icmp-not-captured"))
+def _cause_code(case: Case) -> pl.Expr:
+    """Return the code: who was told, and how far the message came."""
+    at_director = any(
+        visible and case.role(index) == "director"
+        for index, visible in enumerate(case.icmp_visible)
     )
+    upload = pl.col("direction") == "to-realserver"
+    untold = (
+        pl.when((pl.col("method") == "tun") & upload)
+        .then(pl.lit("tunnel-overhead"))
+        .otherwise(pl.lit("no-icmp-generated" if any(case.icmp_visible) else "icmp-not-captured"))
+    )
+    arrived, missed = pl.col("ptb_at_director") > 0, pl.col("ptb_missed") > 0
     return (
         pl.when(pl.col("ptb_messages") == 0)
         .then(untold)
@@ -157,42 +171,42 @@ def _cause_code(icmp_visible: bool) -> pl.Expr:
         .then(pl.lit("icmp-corrupt"))
         .when(pl.col("ptb_unusable") == pl.col("ptb_messages"))
         .then(pl.lit("icmp-unusable"))
+        # The sender listened, and what it sends now is lost without a word.
+        .when((pl.col("reaction") == "shrank").fill_null(value=False))
+        .then(untold)
         .when(pl.col("ptb_reached") > 0)
         .then(pl.lit("icmp-ignored-by-sender"))
         .when((pl.col("ptb_swallowed") > 0) | (pl.col("ptb_misdelivered") > 0))
         .then(pl.lit("icmp-not-forwarded"))
-        .when(pl.col("ptb_forwarded") > 0)
+        .when((pl.col("ptb_forwarded") > 0) & ~missed)
         .then(pl.lit("icmp-ignored-by-sender"))
-        .otherwise(pl.lit("icmp-filtered-upstream"))
+        .when((pl.col("ptb_forwarded") == 0) & arrived & missed & ~upload)
+        .then(pl.lit("icmp-not-forwarded"))
+        .when(missed | (~arrived & ~upload & at_director))
+        .then(pl.lit("icmp-filtered-upstream"))
+        .when((pl.col("method") == "tun") & upload)
+        .then(pl.lit("tunnel-overhead"))
+        .otherwise(pl.lit("icmp-not-captured"))
     )
 
 
 def _finding(case: Case, stalls: pl.DataFrame) -> Finding:
     first = stalls.row(0, named=True)
     service, direction, code = first["service_name"], first["direction"], first["cause"]
-    smallest_lost = int(stalls["wire_stuck_len"].min())  # type: ignore[arg-type]
-    delivered = stalls["path_delivered"].max()
-    largest_delivered = None if delivered is None else int(delivered)  # type: ignore[arg-type]
-    mtu = stalls.filter("told")["ptb_mtu"].min()
-    next_hop_mtu = None if mtu is None else int(mtu)  # type: ignore[arg-type]
-    realservers = tuple(sorted(stalls["realserver_name"].drop_nulls().unique()))
     sender = "realserver" if direction == "to-client" else "client"
+    bounds = _bounds(stalls)
+    next_hop_mtu = bounds["next_hop_mtu"]
+    realservers = tuple(sorted(stalls["realserver_name"].drop_nulls().unique()))
     exemplars = stalls.sort("told", "stuck_repeats", "connection", descending=[True, True, False])
-    evidence, ladder = _proof(case, exemplars.head(EXEMPLARS), sender)
+    evidence, ladder = case.stall_proof(exemplars.head(EXEMPLARS), sender)
     examined = case.sizes.filter(
         pl.col("service_name").eq_missing(service), pl.col("direction") == direction
     )
-    count = stalls.height
     return Finding(
         title=f"Large packets {_towards(direction)} never arrive ({service})",
-        summary=(
-            f"{count} connection{'s' * (count != 1)} of {service} stalled: packets of "
-            f"{smallest_lost} bytes were repeated and never acknowledged"
-            + (f", while packets up to {largest_delivered} bytes were" if largest_delivered else "")
-            + f". Cause: {CAUSES[code]}."
-        ),
+        summary=_summary(stalls, bounds),
         cause=Cause(code=code, text=CAUSES[code]),
-        severity=Severity.HIGH,
+        severity=Severity.LOW if first["recovered"] else Severity.HIGH,
         confidence=_confidence(stalls),
         evidence=evidence,
         scope=Scope(
@@ -200,31 +214,27 @@ def _finding(case: Case, stalls: pl.DataFrame) -> Finding:
             realserver=realservers[0] if len(realservers) == 1 else None,
             direction=direction,
         ),
+        subject="recovered" if first["recovered"] else "",
         hosts=_hosts(case, realservers, code),
         flows=case.flow_refs(exemplars["connection"].to_list()),
-        flow_count=count,
-        examined_count=max(count, int(examined["connections"].sum())),
+        flow_count=stalls.height,
+        examined_count=max(stalls.height, int(examined["connections"].sum())),
         first_seen_ns=stalls["stuck_first_ns"].min(),  # type: ignore[arg-type]
         last_seen_ns=stalls["stuck_last_ns"].max(),  # type: ignore[arg-type]
         count=int(stalls["stuck_repeats"].sum()),
         facts={
             "direction": direction,
-            "stalled_connections": count,
-            "largest_delivered": largest_delivered,
-            "smallest_lost": smallest_lost,
-            "next_hop_mtu": next_hop_mtu,
-            "icmp_messages": int(stalls["ptb_messages"].sum()),
-            "icmp_not_forwarded": int(stalls["ptb_swallowed"].sum()),
-            "explained_by": tuple(
-                row.name
-                for row in encapsulations.explain_mtu(
-                    next_hop_mtu or largest_delivered, (next_hop_mtu or smallest_lost - 1) + 1
-                )
-            ),
+            "stalled_connections": stalls.height,
+            **bounds,
+            **_messages(stalls),
+            **_states(stalls),
         },
         ladder=ladder,
-        sizes=_sizes(stalls),
-        alternatives=_alternatives(code),
+        sizes=tuple(
+            SizeFate(ip_length=row["size"], delivered=row["delivered"], lost=row["lost"])
+            for row in case.path_sizes(stalls).iter_rows(named=True)
+        ),
+        alternatives=_alternatives(stalls, code),
         remedies=_remedies(case, code, direction, realservers, first, next_hop_mtu),
         verify=_verify(service, direction, next_hop_mtu),
         filters=Filters(
@@ -234,6 +244,91 @@ def _finding(case: Case, stalls: pl.DataFrame) -> Finding:
         ),
         references=("RFC 1191", "RFC 8201", "RFC 2923 section 2.1", "LVS-HOWTO section 35.1"),
     )
+
+
+def _bounds(stalls: pl.DataFrame) -> dict[str, Any]:
+    """Return the bounds of the path MTU, and what encapsulation lies between them.
+
+    Clients on other paths may have got larger packets: only what lies below the smallest loss is a
+    lower bound.
+    """
+    smallest_lost = int(stalls["wire_stuck_len"].min())  # type: ignore[arg-type]
+    passed = pl.concat([stalls["path_delivered"], stalls["recovered_len"].cast(pl.UInt32)])
+    delivered = passed.filter(passed < smallest_lost).max()
+    mtu = stalls.filter("told")["ptb_mtu"].min()
+    largest = None if delivered is None else int(delivered)  # type: ignore[arg-type]
+    named = None if mtu is None else int(mtu)  # type: ignore[arg-type]
+    usable = named if named and named < smallest_lost else None
+    return {
+        "largest_delivered": largest,
+        "smallest_lost": smallest_lost,
+        "next_hop_mtu": named,
+        "explained_by": encapsulations.layers(usable)
+        if usable
+        else tuple(row.name for row in encapsulations.explain_mtu(largest, smallest_lost)),
+    }
+
+
+def _messages(stalls: pl.DataFrame) -> dict[str, Any]:
+    """Return how many messages there were, how far they came, and how many for each lost packet."""
+    messages = int(stalls["ptb_messages"].sum())
+    sends = int(stalls["stuck_repeats"].sum())
+    return {
+        "icmp_messages": messages,
+        "icmp_not_forwarded": int(stalls["ptb_swallowed"].sum()),
+        "icmp_reached_sender": int(stalls["ptb_reached"].sum()),
+        "icmp_for_each_lost_packet": round(messages / sends, 2) if sends else None,
+        "senders_told_that_kept_their_size": stalls.filter(
+            pl.col("ptb_reached") > 0, pl.col("reaction") == "kept"
+        ).height,
+    }
+
+
+def _states(stalls: pl.DataFrame) -> dict[str, Any]:
+    """Return how the hung sockets stand at the realservers, or how the stalls ended."""
+    recovered = stalls.filter("recovered")
+    if recovered.height:
+        payload = int(recovered["recovered_payload"].max())  # type: ignore[arg-type]
+        waited = (recovered["stuck_last_ns"] - recovered["stuck_first_ns"]).max()
+        return {
+            "recovered_connections": recovered.height,
+            "recovered_at": int(recovered["recovered_len"].max()),  # type: ignore[arg-type]
+            "recovered_by_probing": tcp_sender.probing_mss(payload) is not None,
+            "longest_stall_s": round(int(waited) / 1e9, 3),  # type: ignore[arg-type]
+        }
+    counts = dict(stalls.group_by("realserver_state").len().drop_nulls().iter_rows())
+    return {f"hung_{state.lower()}": counts[state] for state in sorted(counts)}
+
+
+def _summary(stalls: pl.DataFrame, bounds: dict[str, Any]) -> str:
+    first, count = stalls.row(0, named=True), stalls.height
+    size, largest = bounds["smallest_lost"], bounds["largest_delivered"]
+    text = (
+        f"{count} connection{'s' * (count != 1)} of {first['service_name']} stalled: packets of "
+        f"{size} bytes were repeated and never acknowledged"
+        + (f", while packets up to {largest} bytes were" if largest else "")
+        + "."
+    )
+    states = _states(stalls)
+    if first["recovered"]:
+        how = " (as tcp_mtu_probing does)" if states["recovered_by_probing"] else ""
+        text += (
+            f" After up to {states['longest_stall_s']:.1f} s the senders found by themselves that "
+            f"{states['recovered_at']} bytes pass{how}."
+        )
+    elif states:
+        hung = ", ".join(f"{states[key]} {key[5:].upper()}" for key in states)
+        text += f" Their sockets hang at the realservers: {hung}."
+    explained = encapsulations.worded(largest, size) if not bounds["next_hop_mtu"] else ""
+    if bounds["next_hop_mtu"] and bounds["explained_by"]:
+        explained = f"{bounds['explained_by'][0]} on a path of 1500 bytes leaves that much"
+    if explained:
+        text += (
+            f" The path MTU {explained}."
+            if not bounds["next_hop_mtu"]
+            else (f" The path MTU is {bounds['next_hop_mtu']}: {explained}.")
+        )
+    return f"{text} Cause: {CAUSES[first['cause']]}."
 
 
 def _towards(direction: str) -> str:
@@ -248,91 +343,6 @@ def _confidence(stalls: pl.DataFrame) -> Confidence:
     return Confidence.LOW
 
 
-def _proof(
-    case: Case, exemplars: pl.DataFrame, sender: str
-) -> tuple[tuple[Evidence, ...], tuple[LadderStep, ...]]:
-    """Return the frames that prove each exemplar, and the ladder of the first."""
-    evidence: list[Evidence] = []
-    ladder: tuple[LadderStep, ...] = ()
-    for stall in exemplars.iter_rows(named=True):
-        steps: list[LadderStep] = []
-        packets: tuple[Evidence, ...] = ()
-        if stall["source"] == "packets":
-            packets = _packets(case, stall)
-        messages = _messages(case, stall, primary=not packets)
-        evidence.extend((*packets, *messages))
-        receiver = "client" if sender == "realserver" else "realserver"
-        steps.extend(
-            LadderStep(
-                from_=sender,
-                to=receiver,
-                label=f"{stall['wire_stuck_len']} bytes, DF, seq {stall['stuck_seq']}",
-                fate="lost",
-                frames=(f"{item.vantage}:{item.frame}",),
-                time_ns=item.time_ns,
-            )
-            for item in packets
-        )
-        steps.extend(
-            LadderStep(
-                from_="network",
-                to="director" if stall["ptb_at_director"] else "network",
-                label=f"too big, MTU {stall['ptb_mtu']}",
-                fate="seen" if stall["ptb_reached"] else "lost",
-                frames=(f"{item.vantage}:{item.frame}",),
-                time_ns=item.time_ns,
-            )
-            for item in messages
-        )
-        if not ladder:
-            ladder = tuple(sorted(steps, key=lambda step: step.time_ns or 0))
-    return tuple(evidence), ladder
-
-
-def _packets(case: Case, stall: dict[str, Any]) -> tuple[Evidence, ...]:
-    history = case.history(stall["vantage"], stall["flow"])
-    sends = (history.orig if stall["by_orig"] else history.resp).stuck_series
-    if not sends:
-        return ()
-    waits = ", ".join(f"{send.after_ns / 1e9:.1f}" for send in sends if send.after_ns is not None)
-    size = stall["wire_stuck_len"]
-    note = f"{size} bytes with DF, sent {len(sends)} times, never acknowledged"
-    first = case.evidence("primary", stall["vantage"], [sends[0].row], f"{note}: the first time")
-    last = case.evidence(
-        "primary",
-        stall["vantage"],
-        [sends[-1].row],
-        f"{note}: the last time, after waits of {waits} s",
-    )
-    return (*first, *last) if len(sends) > 1 else first
-
-
-def _messages(case: Case, stall: dict[str, Any], *, primary: bool) -> tuple[Evidence, ...]:
-    about = case.too_big.filter(
-        pl.col("connection") == stall["connection"],
-        pl.col("quoted_sender").cast(pl.String) == stall["sender"],
-    ).sort((pl.col("quoted_tcp_seq") != stall["stuck_seq"]).fill_null(value=True), "first_ns")
-    evidence: list[Evidence] = []
-    for message in about.head(2).iter_rows(named=True):
-        fate = {
-            "swallowed": "it came in and never went out",
-            "wrong-realserver": "it went to the wrong realserver",
-            "wrong-translation": "it went out with a wrong translation",
-            "forwarded": "the director passed it on",
-        }.get(message["verdict"] or "", "its further way was not seen")
-        broken = "with a bad checksum, " if message["icmp_checksum"] == "bad" else ""
-        evidence.extend(
-            case.evidence(
-                "primary" if primary or message["verdict"] == "swallowed" else "related",
-                message["seen_vantage"],
-                [message["seen_row"]],
-                f"too big, {broken}next-hop MTU {message['next_hop_mtu']}, about a packet of "
-                f"{message['quoted_ip_len']} bytes: {fate}",
-            )
-        )
-    return tuple(evidence)
-
-
 def _hosts(case: Case, realservers: tuple[str, ...], code: str) -> dict[str, str | tuple[str, ...]]:
     hosts: dict[str, str | tuple[str, ...]] = {"realservers": realservers}
     if code == "icmp-not-forwarded":
@@ -340,40 +350,14 @@ def _hosts(case: Case, realservers: tuple[str, ...], code: str) -> dict[str, str
     return hosts
 
 
-def _sizes(stalls: pl.DataFrame) -> tuple[SizeFate, ...]:
-    lost = stalls.group_by(pl.col("wire_stuck_len").alias("size")).agg(pl.len().alias("lost"))
-    delivered = (
-        stalls.filter(pl.col("path_delivered").is_not_null())
-        .group_by(pl.col("path_delivered").alias("size"))
-        .agg(pl.len().alias("delivered"))
-    )
-    both = lost.join(delivered, on="size", how="full", coalesce=True).fill_null(0).sort("size")
-    return tuple(
-        SizeFate(ip_length=row["size"], delivered=row["delivered"], lost=row["lost"])
-        for row in both.iter_rows(named=True)
-    )
-
-
-def _alternatives(code: str) -> tuple[str, ...]:
+def _alternatives(stalls: pl.DataFrame, code: str) -> tuple[str, ...]:
     if code in ("no-icmp-generated", "icmp-not-captured", "tunnel-overhead"):
-        return (
-            (
-                "The peer went away in the middle: less likely, since it was heard of after the "
-                "stall "
-                "began, or other packets of the path came through."
-            ),
-            (
-                "A device that drops large packets for another reason (a faulty link, a policer): "
-                "the "
-                "sizes cannot tell; a capture behind the suspected hop can."
-            ),
-        )
-    return (
-        (
-            "Ordinary loss: less likely, since every repetition was lost and none of this size "
-            "arrived."
-        ),
-    )
+        return (PEER_GONE, OTHER_DROP)
+    messages, sends = int(stalls["ptb_messages"].sum()), int(stalls["stuck_repeats"].sum())
+    if messages * FEW < sends:
+        few = f"The hop limits the rate of its ICMP ({messages} messages, {sends} lost packets)"
+        return (ORDINARY_LOSS, f"{few}: that delays a sender and does not stop it.")
+    return (ORDINARY_LOSS,)
 
 
 def _remedies(
@@ -437,8 +421,33 @@ def _rest(case: Case, stalls: pl.DataFrame) -> Iterator[Outcome]:
                     scope=scope,
                     examined=Examined(connections=row["connections"]),
                     note=f"packets up to {row['largest_delivered']} bytes were acknowledged, "
-                    "none stalled by size",
+                    f"none stalled by size{_discovery(case, service, direction)}",
                 )
+
+
+def _discovery(case: Case, service: str, direction: str) -> str:
+    """Return what senders did that were told of a smaller path MTU, for a clean verdict's note."""
+    sender = "realserver" if direction == "to-client" else "client"
+    names = case.members.select("connection", "service_name")
+    told = case.reactions.join(names, on="connection").filter(
+        pl.col("sender") == sender, pl.col("service_name") == service
+    )
+    shrank = told.filter(pl.col("reaction") == "shrank")
+    without_df = told.filter(pl.col("reaction") == "df-cleared")
+    text = ""
+    if shrank.height:
+        least = int(shrank["told_mtu"].min())  # type: ignore[arg-type]
+        text += (
+            f"; path MTU discovery works: {shrank.height} senders were told of {least} bytes or "
+            "more and keep to it"
+        )
+    if without_df.height:
+        least = int(without_df["told_mtu"].min())  # type: ignore[arg-type]
+        text += (
+            f"; {without_df.height} senders were told of {least} bytes and gave up DF, as Linux "
+            f"does below {tcp_sender.MIN_PMTU}"
+        )
+    return text
 
 
 def _unseen(case: Case, scope: Scope) -> NotExamined:

@@ -20,13 +20,16 @@ from pcapdiag.case import (
     mastership,
     members,
     openings,
+    path_sizes,
     prohibitions,
     ptb,
+    reactions,
     redirects,
     refusals,
     refused_requests,
     resets,
     sides,
+    stall_proof,
     stalls,
     unreachables,
     unusable,
@@ -52,7 +55,7 @@ if TYPE_CHECKING:
     from pcapdiag.flows.history import FlowHistory
     from pcapdiag.flows.vantage import VantageTables
     from pcapdiag.kernel.residual import Rewrite
-    from pcapdiag.result import Evidence, FlowRef
+    from pcapdiag.result import Evidence, FlowRef, LadderStep
     from pcapdiag.site import Site
 
 
@@ -206,6 +209,21 @@ class Case:
     def stalls(self) -> pl.DataFrame:
         """Return connections whose large packets never arrive: see stalls.frame."""
         return stalls.frame(self)
+
+    @cached_property
+    def reactions(self) -> pl.DataFrame:
+        """Return what senders did once told of a smaller path MTU: see reactions.frame."""
+        return reactions.frame(self, self.tcp_sides)
+
+    def path_sizes(self, stalls: pl.DataFrame) -> pl.DataFrame:
+        """Return the packet sizes that passed and did not, of some of stalls: path_sizes.frame."""
+        return path_sizes.frame(self, stalls)
+
+    def stall_proof(
+        self, stalls: pl.DataFrame, sender: str
+    ) -> tuple[tuple[Evidence, ...], tuple[LadderStep, ...]]:
+        """Return the frames that prove some of `stalls`, and a ladder: see stall_proof.proof."""
+        return stall_proof.proof(self, stalls, sender)
 
     @cached_property
     def sizes(self) -> pl.DataFrame:

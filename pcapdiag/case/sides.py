@@ -30,6 +30,8 @@ _PER_SIDE: Final = (
     "seq_first",
     "offload",
     "last_ns",
+    "sent",
+    "fin",
 )
 
 
@@ -38,8 +40,9 @@ def frame(case: Case) -> pl.DataFrame:
 
     Columns: vantage, flow, by_orig, connection, sender (client | realserver), service_name,
     realserver_name, method, ip_version, client_hi, client_lo, peer_hi, peer_lo, peer_mss,
-    peer_last_ns, and `_PER_SIDE` of the sender with `wire_*` sizes added: the IP lengths that were
-    on the wire, where segmentation offload made the captured ones larger (bytes).
+    peer_last_ns, peer_fin, wire_limit (the largest IP length that the peer's MSS allows; null where
+    it is not known), and `_PER_SIDE` of the sender with `wire_*` sizes added: the IP lengths that
+    were on the wire, where segmentation offload made the captured ones larger (bytes).
     """
     members = case.members.select(
         "connection",
@@ -101,6 +104,8 @@ def _side(flows: pl.LazyFrame, vantage: int, side: str) -> pl.LazyFrame:
         pl.col(f"{peer}_lo").alias("peer_lo"),
         pl.col(f"{peer}_mss").alias("peer_mss"),
         pl.col(f"{peer}_last_ns").alias("peer_last_ns"),
+        pl.col(f"{peer}_fin").alias("peer_fin"),
+        limit.alias("wire_limit"),
         *(pl.col(f"{side}_{name}").alias(name) for name in _PER_SIDE),
         wire("max_ip_len"),
         wire("largest_acked"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag.case import ptb, sights
+from pcapdiag.case import ptb, reactions, sights
 from pcapdiag.kernel.tcp_sender import RTO_MIN_NS
 
 if TYPE_CHECKING:
@@ -35,15 +35,21 @@ def frame(case: Case) -> pl.DataFrame:
     direction (to-client | to-realserver), stuck_seq (UInt32), source ("packets": the stalled
     packets were captured; "quotes": only the errors about them), path_delivered (largest IP length
     that reached the same peer address on any connection, bytes), peer_alive (the peer was heard of
-    at least one RTO after the stall began), and those of ptb.fates.
+    at least one RTO after the stall began), recovered_len and recovered_payload (where the sender
+    found a size that passes by itself: the IP length and the data of that; null: it hangs), those
+    of ptb.fates, reaction (of reactions.frame), and realserver_state (of the hung socket there, as
+    far as its packets tell: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, CLOSING; null: not hung,
+    or only the errors were seen).
     """
     every = case.tcp_sides
     seen = _from_packets(case, every)
     quoted = _from_quotes(case, every, seen)
+    reaction = case.reactions.select("connection", "sender", "reaction")
     return (
-        pl.concat([seen, quoted], how="diagonal_relaxed")
+        pl.concat([seen, _recovered(case, every), quoted], how="diagonal_relaxed")
         .join(ptb.fates(case), on=["connection", "sender"], how="left", maintain_order="left")
-        .with_columns(pl.col("^ptb_.*$").exclude("ptb_mtu").fill_null(0))
+        .join(reaction, on=["connection", "sender"], how="left", maintain_order="left")
+        .with_columns(pl.col("^ptb_.*$").exclude("ptb_mtu").fill_null(0), _REALSERVER_STATE)
         .sort("stuck_first_ns", "connection", nulls_last=True)
     )
 
@@ -77,6 +83,44 @@ _DIRECTION = (
     .otherwise(pl.lit("to-client"))
     .alias("direction")
 )
+
+
+_REALSERVER_STATE = (
+    pl.when((pl.col("source") != "packets") | pl.col("recovered_len").is_not_null())
+    .then(None)
+    # Its data is not acknowledged, so that its FIN cannot be either.
+    .when((pl.col("sender") == "realserver") & pl.col("fin") & pl.col("peer_fin"))
+    .then(pl.lit("CLOSING"))
+    .when((pl.col("sender") == "realserver") & pl.col("fin"))
+    .then(pl.lit("FIN_WAIT1"))
+    .when((pl.col("sender") == "realserver") & pl.col("peer_fin"))
+    .then(pl.lit("CLOSE_WAIT"))
+    .when((pl.col("sender") == "client") & pl.col("peer_fin"))
+    .then(pl.lit("FIN_WAIT2"))
+    .otherwise(pl.lit("ESTABLISHED"))
+    .alias("realserver_state")
+)
+
+
+def _recovered(case: Case, every: pl.DataFrame) -> pl.DataFrame:
+    """Return senders that were stuck for some timeouts and then went on with smaller packets.
+
+    Where a message had told them so, that is path MTU discovery at work, if a late one.
+    """
+    large = pl.col("wire_max_ip_len")
+    suspects = every.filter(
+        pl.col("stuck_repeats").fill_null(0) < MIN_REPEATS,
+        pl.col("timeouts") >= MIN_TIMEOUTS,
+        pl.col("df"),
+        large >= pl.col("ip_version").replace_strict(MIN_SUSPECT_LEN, default=577),
+        pl.col("wire_largest_acked") < large,
+    ).join(case.reactions, on=["connection", "sender"], how="anti")
+    suspects = reactions.nearest_to_sender(case, suspects)
+    found = reactions.recovered(case, suspects).with_columns(
+        _DIRECTION, pl.lit("packets").alias("source")
+    )
+    found = _with_path(_without_other_errors(case, found), every)
+    return found.filter(pl.col("path_delivered") < pl.col("wire_stuck_len"))
 
 
 def _from_packets(case: Case, every: pl.DataFrame) -> pl.DataFrame:

@@ -39,9 +39,17 @@ ENCAPSULATIONS: Final = (
     Encapsulation("VXLAN or Geneve over IPv4", 50, "RFC 7348, RFC 8926"),
     Encapsulation("IPsec ESP tunnel with AES-GCM", 54, "RFC 4303, RFC 4106"),
     Encapsulation("WireGuard over IPv4", 60, "WireGuard whitepaper section 5.4.6"),
-    Encapsulation("VXLAN over IPv6", 70, "RFC 7348"),
+    Encapsulation("IPsec ESP tunnel with AES-CBC and SHA-1 or SHA-256", 62, "RFC 4303, RFC 3602"),
+    Encapsulation("IPsec ESP tunnel with AES-GCM through NAT", 62, "RFC 3948"),
+    Encapsulation("VXLAN over IPv6, or VXLAN over IPIP", 70, "RFC 7348"),
+    Encapsulation("IPsec ESP tunnel with AES-CBC through NAT", 78, "RFC 3948, RFC 3602"),
     Encapsulation("WireGuard over IPv6, its default", 80, "WireGuard whitepaper section 5.4.6"),
 )
+
+
+SURE_WIDTH: Final = 4
+"""Bytes between the bounds up to which a single row is given as the answer: most rows lie four
+bytes and more apart, and wider bounds leave room for what no row knows."""
 
 
 def explain_mtu(
@@ -57,3 +65,21 @@ def explain_mtu(
     return tuple(
         row for row in ENCAPSULATIONS if largest_delivered <= carrier - row.overhead < smallest_lost
     )
+
+
+def layers(mtu: int, carrier: int = ETHERNET_MTU) -> tuple[str, ...]:
+    """Return the names of what leaves exactly `mtu` bytes of a carrier's MTU."""
+    return tuple(row.name for row in explain_mtu(mtu, mtu + 1, carrier))
+
+
+def worded(largest_delivered: int | None, smallest_lost: int) -> str:
+    """Return a sentence about what explains an MTU between two bounds; "" where nothing does.
+
+    One name alone is given only where the bounds are at most SURE_WIDTH bytes apart.
+    """
+    names = [row.name for row in explain_mtu(largest_delivered, smallest_lost)]
+    if not names or largest_delivered is None:
+        return ""
+    if smallest_lost - largest_delivered <= SURE_WIDTH and len(names) == 1:
+        return f"{names[0]} on a path of {ETHERNET_MTU} bytes leaves that much"
+    return f"could be {', or '.join(names)}, on a path of {ETHERNET_MTU} bytes"

@@ -23,3 +23,13 @@ def test_each_row_is_found_at_its_own_mtu_and_not_one_byte_beside():
 def test_without_a_lower_bound_nothing_is_named():
     """Every row would fit, so none is."""
     assert encapsulations.explain_mtu(None, 1500) == ()
+
+
+def test_one_name_is_given_only_within_four_bytes():
+    """Wider bounds leave room for several, and are worded as a guess."""
+    assert encapsulations.worded(1478, 1482).startswith("IPIP (LVS-TUN) or 6in4 on a path")
+    assert encapsulations.worded(1477, 1482).startswith("could be IPIP")
+    assert "or GRE" in encapsulations.worded(1476, 1482)
+    assert encapsulations.worded(None, 1482) == ""
+    assert encapsulations.layers(1480) == ("IPIP (LVS-TUN) or 6in4",)
+    assert encapsulations.layers(1479) == ()

@@ -198,3 +198,116 @@ def test_every_finding_names_a_remedy_that_can_be_undone():
 def test_the_registry_knows_the_rule():
     """Its id is its file name."""
     assert "pmtud-blackhole" in rules()
+
+
+RECOVERS = """
+0.020 s>c A seq={acked} ack=101 len={large} mac=rs>x !
+0.220 s>c A seq={acked} ack=101 len={large} mac=rs>x
+0.620 s>c A seq={acked} ack=101 len={large} mac=rs>x
+1.420 s>c A seq={acked} ack=101 len={probe} mac=rs>x
+1.430 c>s A seq=101 ack={done} ttl=63 mac=d>rs
+1.431 s>c A seq={done} ack=101 len={rest} mac=rs>x
+1.440 c>s A seq=101 ack=1861 ttl=63 mac=d>rs
+"""
+
+
+def recovering(probe):
+    """Return a sender that goes on with `probe` bytes after three sendings of 1460."""
+    return story(OPEN + RECOVERS, probe=probe, done=401 + probe, rest=1460 - probe)
+
+
+@pytest.mark.parametrize(("probe", "by_probing"), [(1024, True), (1012, True), (1000, False)])
+def test_a_sender_that_finds_a_smaller_size_by_itself_is_a_lesser_fault(probe, by_probing):
+    """The stall is proven, its cost was seconds; 1024 with or without timestamps is mtu_probing."""
+    texts = {"rs1": recovering(probe)}
+    (finding,), _, _ = judge(**texts)
+    assert finding.severity == "low"
+    assert finding.facts["recovered_at"] == probe + 40
+    assert finding.facts["recovered_by_probing"] is by_probing
+    assert finding.facts["largest_delivered"] == probe + 40
+    assert cited(finding) == marked(**texts)
+    assert cited(finding, "related") == {("rs1", 10)}
+
+
+def test_one_lost_packet_cut_otherwise_when_repeated_is_no_stall():
+    """Linux cuts segments anew after a loss: two sendings of the large one are wanted."""
+    once = recovering(1024).replace("0.220 s>c", "0.220 s2>c").replace("0.620 s>c", "0.620 s2>c")
+    assert judge(rs1=once)[0] == []
+
+
+@pytest.mark.parametrize(
+    ("closing", "state"),
+    [
+        ("", "established"),
+        ("1.5 s>c FA seq=9000 ack=101 mac=rs>x\n", "fin_wait1"),
+        ("2.9 c>s FA seq=101 ack=401 ttl=63 mac=d>rs\n", "close_wait"),
+    ],
+)
+def test_the_hung_socket_is_named_by_its_state(closing, state):
+    """A FIN that was seen tells how the realserver's socket stands."""
+    (finding,), _, _ = judge(rs1=story() + closing)
+    assert {key for key in finding.facts if key.startswith("hung_")} == {f"hung_{state}"}
+    assert state.upper() in finding.summary
+
+
+SHRINKS = """
+0.020 s>c A seq={acked} ack=101 len={large} mac=rs>x
+0.030 r>s icmp 3/4 mtu=MTU quote=7 mac=d>rs ttl=60
+0.031 s>c A seq={acked} ack=101 len=460 mac=rs>x DF
+0.050 c>s A seq=101 ack=861 ttl=63 mac=d>rs
+0.400 s>c A seq=861 ack=101 len=460 mac=rs>x DF
+0.410 c>s A seq=101 ack=1321 ttl=63 mac=d>rs
+"""
+
+
+@pytest.mark.parametrize(
+    ("mtu", "df", "words"), [(500, "", "discovery works"), (500, "df=0", "gave up DF")]
+)
+def test_what_a_told_sender_did_stands_in_the_clean_verdict(mtu, df, words):
+    """Shrinking and giving up DF are both path MTU discovery at work."""
+    text = story(OPEN + SHRINKS).replace("MTU", str(mtu)).replace(" DF", f" {df}")
+    findings, clean, _ = judge(rs1=text)
+    assert findings == []
+    assert words in clean[0].note
+
+
+def test_a_message_seen_by_the_router_only_was_filtered_upstream():
+    """The director's capture keeps ICMP and does not hold it."""
+    router = story(OPEN + STALL).replace("mac=d>rs", "").replace("mac=rs>x", "ttl=63") + errors(
+        4, 1400, first=7
+    ).replace("mac=x>d", "mac=r>x")
+    director = AT_DIRECTOR + "0.5 r>s icmp 8/0 mac=x>d\n9 c>s A seq=101 ack=401 mac=x>d\n"
+    (finding,), _, _ = judge(director=director, rs1=story(), router=router)
+    assert finding.cause.code == "icmp-filtered-upstream"
+
+
+def test_without_the_director_and_the_sender_nobody_knows_how_far_a_message_came():
+    """A router's capture alone shows that it was sent, not where it stayed."""
+    router = story(OPEN + STALL).replace("mac=d>rs", "").replace("mac=rs>x", "ttl=63") + errors(
+        4, 1400, first=7
+    ).replace("mac=x>d", "mac=r>x")
+    (finding,), _, _ = judge(router=router)
+    assert finding.cause.code == "icmp-not-captured"
+
+
+def test_sizes_are_counted_packet_by_packet():
+    """The lost size with its four sendings, the delivered one with its packet."""
+    (finding,), _, _ = judge(rs1=story())
+    assert [(item.ip_length, item.delivered, item.lost) for item in finding.sizes] == [
+        (440, 1, 0),
+        (1500, 0, 4),
+    ]
+
+
+def test_few_messages_for_many_losses_are_a_rate_limit():
+    """One message for four lost packets does not mean that three came through."""
+    told = story(OPEN + STALL) + errors(1, 1400, first=7).replace("mac=x>d", "mac=d>rs ttl=60")
+    (finding,), _, _ = judge(rs1=told)
+    assert finding.facts["icmp_for_each_lost_packet"] == 0.25
+    assert any("limits the rate" in text for text in finding.alternatives)
+
+
+def test_the_waits_of_a_retransmission_timer_double():
+    """The series stands in the evidence: 0.2, 0.4, 0.8 s."""
+    (finding,), _, _ = judge(rs1=story())
+    assert "0.2, 0.4, 0.8 s, each twice the one before" in finding.evidence[1].note
