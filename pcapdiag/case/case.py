@@ -16,6 +16,7 @@ from pcapdiag.addresses import ip_text, mac_text
 from pcapdiag.case import (
     checksums,
     forgotten,
+    fragments,
     frames,
     mastership,
     members,
@@ -248,6 +249,21 @@ class Case:
     def error_aftermath(self, messages: pl.DataFrame) -> pl.DataFrame:
         """Return how things went on after some of error_forms: see unusable.aftermath."""
         return unusable.aftermath(self, messages)
+
+    @cached_property
+    def fragment_sights(self) -> pl.DataFrame:
+        """Return fragmented datagrams along their way: see fragments.sights."""
+        return fragments.sights(self)
+
+    @cached_property
+    def reassembly_timeouts(self) -> pl.DataFrame:
+        """Return "fragment reassembly time exceeded" messages: see fragments.timeouts."""
+        return fragments.timeouts(self)
+
+    @cached_property
+    def fragment_visibility(self) -> tuple[str, ...]:
+        """Return, for each vantage, whether it keeps later fragments: seen, likely, unknown."""
+        return tuple(fragments.keeps_fragments(vantage) for vantage in self.vantages)
 
     def connection_count(self, service_name: str | None) -> int:
         """Return how many connections of a service the captures show."""

@@ -67,3 +67,40 @@ def name_next_hop_mtu(host: str, version: int) -> Remedy:
         check=(f"{tool} -c 1 CLIENT  # the answer has to name an MTU", "ip -d link show"),
         risk="None: this only looks.",
     )
+
+
+def accept_fragments(where: str, version: int) -> Remedy:
+    """Let fragments pass where rules go by ports."""
+    tool, match = (
+        ("iptables", "-f") if version == 4 else ("ip6tables", "-m ipv6header --header frag --soft")
+    )
+    return Remedy(
+        where=where,
+        action=(
+            "Let later fragments pass: they have no ports, so that no rule with a port matches "
+            "them. With conntrack loaded they are put together first and no rule is needed."
+        ),
+        check=(
+            f"{tool} -vnL --line-numbers; nft list ruleset | grep -n -i frag",
+            "lsmod | grep defrag",
+            "nstat -az | grep -E 'Reasm|Frag'",
+            "sysctl net.ipv4.ipfrag_high_thresh net.ipv4.ipfrag_time",
+        ),
+        commands=(f"{tool} -I INPUT 1 {match} -j ACCEPT", f"{tool} -I FORWARD 1 {match} -j ACCEPT"),
+        persist=(f"{tool}-save > /etc/iptables/rules.v{version}",),
+        undo=(f"{tool} -D INPUT {match} -j ACCEPT", f"{tool} -D FORWARD {match} -j ACCEPT"),
+        risk="Fragments without a first one are let in; they are dropped after ipfrag_time.",
+    )
+
+
+def avoid_fragments() -> Remedy:
+    """Let the application send what needs no fragments."""
+    return Remedy(
+        where="the application on both sides",
+        action=(
+            "Avoid fragments: they are fragile on any path (RFC 8900). DNS: an EDNS buffer of 1232 "
+            "bytes; RADIUS and SIP: TCP or TLS; NFS: TCP."
+        ),
+        check=("ss -u -a -n; nstat -az IpFragCreates Ip6FragCreates",),
+        risk="None: large answers then take TCP.",
+    )

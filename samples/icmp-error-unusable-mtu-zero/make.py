@@ -66,6 +66,8 @@ def build(folder: Path) -> None:
                 lab,
                 "icmp-error-unusable",
                 flows=narrow,
+                cause="mtu-zero",
+                direction="to-client",
                 facts={"next_hop_mtu": 0, "sender": "192.0.2.2", "stalled_connections": 0},
                 cited={"director.pcap": told},
             )

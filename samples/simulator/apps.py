@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from . import wire
-from .clock import MICROSECOND, MILLISECOND, SECOND, draw, seconds
+from .clock import EPOCH_NS, MICROSECOND, MILLISECOND, SECOND, draw, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -197,6 +197,23 @@ class HealthCheck:
 def filler(length: int) -> bytes:
     """Return readable text of that length."""
     return (FILLER * (length // len(FILLER) + 1))[:length]
+
+
+def answer(host: Host, size: int, asked: wire.Header) -> None:
+    """Answer a datagram with one of `size` bytes."""
+    host.send(
+        wire.udp((asked.dst, asked.dport), (asked.src, asked.sport), filler(size), ident=0, df=True)
+    )
+
+
+def ask(
+    host: Host, local: tuple[str, int], remote: tuple[str, int], size: int, *, at_s: float
+) -> None:
+    """Send a datagram of `size` bytes, which may be cut to pieces on the way; ignore answers."""
+    host.udp_ports[local[1]] = lambda _answer: None
+    ident = draw(1, 0xFFFF, host.name, *local, at_s, "ident")
+    packet = wire.udp(local, remote, filler(size), ident=ident, df=False)
+    host.clock.at(EPOCH_NS + seconds(at_s), lambda: host.send(packet))
 
 
 def ping(

@@ -90,3 +90,20 @@ def source(address: str) -> Wanted:
 def every(*parts: Wanted) -> Wanted:
     """Return whether all parts hold."""
     return lambda seen: all(part(seen) for part in parts)
+
+
+def fragment(*, first: bool = False) -> Wanted:
+    """Return whether an IPv4 packet is a fragment; `first`: the one with the ports."""
+
+    def wanted(seen: Seen) -> bool:
+        if seen.ip is None or seen.ip.version == 6:
+            return False
+        field = int.from_bytes(seen.frame[20:22], "big")
+        return bool(field & 0x3FFF) and not (first and field & 0x1FFF)
+
+    return wanted
+
+
+def to_port(port: int) -> Wanted:
+    """Return whether a segment or datagram has that port at either end."""
+    return lambda seen: seen.ip is not None and port in {seen.ip.sport, seen.ip.dport}

@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from . import rewrite, wire
+from . import fragments, rewrite, wire
 from .capture import IPV4, IPV6
 from .clock import MICROSECOND, MILLISECOND, SECOND, Clock, draw
 from .links import Interface, Segment
@@ -28,6 +28,7 @@ PORT_UNREACHABLE: Final = (3, 3)
 NET_UNREACHABLE: Final = (3, 0)
 HOST_UNREACHABLE: Final = (3, 1)
 TIME_EXCEEDED: Final = (11, 0)
+REASSEMBLY_EXCEEDED: Final = (11, 1)
 REDIRECT_HOST: Final = (5, 1)
 _V6: Final = {
     NET_UNREACHABLE: (1, 0),
@@ -54,7 +55,8 @@ class Host:
     """A host with its interfaces, routes and faults.
 
     `loopback` holds addresses that it owns but does not answer ARP for (arp_ignore=1);
-    `input_rules` is its filter INPUT chain, `rewrites` what its NAT does to packets it forwards.
+    `input_rules` is its filter INPUT chain, `rewrites` what its NAT and its
+    FORWARD chain do to packets it forwards: nothing comes of those that become empty.
     """
 
     name: str
@@ -82,6 +84,9 @@ class Host:
         """Set up what is not configuration."""
         self.tcp = Stack(self)
         self.neighbours = Neighbours(self.clock, self._undelivered)
+        self.reassembly = fragments.Reassembly(
+            self.clock, lambda first: self.error(REASSEMBLY_EXCEEDED, first)
+        )
         self._busy_until = 0
         self._ident = draw(1, 0xFFFF, self.name, "icmp id")
         self._errors_sent: dict[str, tuple[float, int]] = {}
@@ -167,6 +172,11 @@ class Host:
         if header.proto == wire.ICMPV6_PROTO and header.icmp_type in {135, 136}:
             self.neighbours.discovery(interface, data, header)
         elif self.for_us(header):
+            if fragments.is_fragment(data):
+                whole = self.reassembly.add(data)
+                if whole is None:
+                    return
+                data, header = whole, wire.read(whole)
             for rule in self.input_rules:
                 verdict = rule(header, interface)
                 if verdict == "drop":
@@ -251,6 +261,8 @@ class Host:
                 self._redirect(interface, data, header, next_hop)
             for change in self.rewrites:
                 data = change(data, wire.read(data), interface)
+                if not data:
+                    return  # FORWARD dropped it
             self.output(data)
 
     def _redirect(
@@ -317,7 +329,12 @@ class Host:
         """Route a packet and hand it to its next hop, asking for the MAC first if need be."""
         interface, next_hop = self.route(wire.read(data).dst)
         if interface is not None:
-            self.neighbours.transmit(interface, next_hop, data)
+            self.transmit(interface, next_hop, data)
+
+    def transmit(self, interface: Interface, next_hop: str, data: bytes) -> None:
+        """Send a packet to a neighbour, in fragments where it is too large and may be cut."""
+        for part in fragments.split(data, interface.mtu):
+            self.neighbours.transmit(interface, next_hop, part)
 
 
 def header_payload(data: bytes, header: wire.Header) -> bytes:

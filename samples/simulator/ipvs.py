@@ -30,6 +30,7 @@ class Service:
     realservers: list[str]
     method: Method
     realserver_port: int
+    proto: int = wire.TCP_PROTO
     next_one: int = 0
 
 
@@ -67,9 +68,11 @@ class Director(Host):
         realservers: list[str],
         method: Method,
         realserver_port: int | None = None,
+        proto: int = wire.TCP_PROTO,
     ) -> None:
         """Add a virtual service, scheduled round robin."""
-        self.services.append(Service(vip, port, realservers, method, realserver_port or port))
+        rport = realserver_port or port
+        self.services.append(Service(vip, port, realservers, method, rport, proto))
 
     def for_us(self, header: wire.Header) -> bool:
         """Whether the packet is delivered here, and so to ip_vs."""
@@ -78,7 +81,7 @@ class Director(Host):
     def local_in(self, interface: Interface, data: bytes, header: wire.Header) -> None:
         """Let ip_vs look first (ip_vs_in); what it declines goes to the host itself."""
         entry = None
-        if header.proto == wire.TCP_PROTO:
+        if header.proto in {service.proto for service in self.services}:
             entry = self._entry_for(header)
             if entry == "none":
                 self.error(PORT_UNREACHABLE, data)  # ip_vs_leave
@@ -101,17 +104,19 @@ class Director(Host):
         return header.proto == wire.ICMPV6_PROTO and 0 <= header.icmp_type < 128
 
     def _entry_for(self, header: wire.Header) -> Entry | Literal["none"] | None:
-        """Return the packet's entry, scheduling a SYN; "none": a service without realservers."""
+        """Return the packet's entry, scheduling a SYN or datagram; "none": no realservers."""
         key = (header.src, header.sport, header.dst, header.dport)
         entry = self._living(key)
         opening = header.flags & (wire.SYN | wire.ACK | wire.RST) == wire.SYN
+        opening |= header.proto == wire.UDP_PROTO
         # After a close NAT has seen both FINs and schedules anew; DR and TUN keep the entry,
         # which is in FIN_WAIT, and its realserver.
         if entry is not None and opening and entry.closing and entry.service.method == "nat":
             entry = None
         if entry is None and opening:
             for service in self.services:
-                if (service.vip, service.port) == (header.dst, header.dport):
+                asked = (header.proto, header.dst, header.dport)
+                if (service.proto, service.vip, service.port) == asked:
                     if not service.realservers:
                         return "none"
                     chosen = service.realservers[service.next_one % len(service.realservers)]
@@ -165,7 +170,7 @@ class Director(Host):
                     return  # "Incoming ICMP: failed checksum", a debug message only
                 data = rewrite.translate_quote(data, src=realserver)
             data = rewrite.translate(data, dst=realserver)
-        self.neighbours.transmit(interface, next_hop, data)
+        self.transmit(interface, next_hop, data)
 
     def _relay(self, header: wire.Header, outer: wire.Header) -> bool:
         """Re-issue an error about a tunnel packet to the client (ip_vs_in_icmp, tunnel branch).

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from . import wire
-from .apps import Browser, Flow, HealthCheck, Step, WebServer
+from .apps import Browser, Flow, HealthCheck, Step, WebServer, answer
 from .capture import SNAPLEN, Tap
 from .clock import EPOCH_NS, MICROSECOND, Clock, draw, seconds
 from .hosts import Host
@@ -82,6 +82,14 @@ class Lab:
         for host in self.hosts.values():
             if host.role == "realserver":
                 host.tcp.listen(rport, partial(WebServer, host, self._accepted), advertised_mss=mss)
+
+    def serve_datagrams(self, port: int, answer_bytes: int) -> None:
+        """Make the director balance a UDP port; realservers answer each datagram."""
+        realservers = self.realserver_addresses
+        self.director.serve(self.vip, port, realservers, self.method, proto=wire.UDP_PROTO)  # type: ignore[arg-type]
+        for host in self.hosts.values():
+            if host.role == "realserver":
+                host.udp_ports[port] = partial(answer, host, answer_bytes)
 
     def _accepted(self, client: tuple[str, int], realserver: str) -> None:
         for flow in self.flows:

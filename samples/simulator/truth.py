@@ -120,7 +120,7 @@ def _services(lab: Lab) -> list[dict[str, Any]]:
     director = lab.director
     return [
         {
-            "proto": "tcp",
+            "proto": "udp" if service.proto == wire.UDP_PROTO else "tcp",
             "vip": service.vip,
             "port": service.port,
             "rport": service.realserver_port,

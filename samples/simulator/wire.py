@@ -108,6 +108,8 @@ def read(data: bytes) -> Header:
             "ident": 0,
         }
     body = data[header_len : fields["length"]]
+    if fields["version"] == 4 and fragment & 0x1FFF:
+        body = b""  # a later fragment: neither ports nor a type
     if fields["proto"] == TCP_PROTO and len(body) >= 8:
         fields["sport"], fields["dport"], fields["seq"] = struct.unpack_from("!HHI", body)
         if len(body) >= 20:
