@@ -32,6 +32,7 @@ from pcapdiag.case import (
     sides,
     stall_proof,
     stalls,
+    tunnels,
     unreachables,
     unusable,
     visibility,
@@ -261,9 +262,27 @@ class Case:
         return fragments.timeouts(self)
 
     @cached_property
-    def fragment_visibility(self) -> tuple[str, ...]:
-        """Return, for each vantage, whether it keeps later fragments: seen, likely, unknown."""
-        return tuple(fragments.keeps_fragments(vantage) for vantage in self.vantages)
+    def tunnel_rooms(self) -> pl.DataFrame:
+        """Return how much fits the tunnels of LVS-TUN services: see tunnels.rooms."""
+        return tunnels.rooms(self)
+
+    @cached_property
+    def tunnel_loads(self) -> pl.DataFrame:
+        """Return what clients of LVS-TUN services may send, and did: see tunnels.loads."""
+        return tunnels.loads(self)
+
+    @cached_property
+    def told_tunnel_clients(self) -> pl.DataFrame:
+        """Return what refuses packets of LVS-TUN clients: see tunnels.told_clients."""
+        return tunnels.told_clients(self)
+
+    def mss_announcements(self, connections: pl.Series) -> pl.DataFrame:
+        """Return where SYN-ACKs of connections were seen: see tunnels.announcements."""
+        return tunnels.announcements(self, connections)
+
+    def largest_client_packets(self, connections: pl.Series) -> pl.DataFrame:
+        """Return the largest packet of each connection's client: see tunnels.largest."""
+        return tunnels.largest(self, connections)
 
     def connection_count(self, service_name: str | None) -> int:
         """Return how many connections of a service the captures show."""

@@ -83,3 +83,16 @@ def worded(largest_delivered: int | None, smallest_lost: int) -> str:
     if smallest_lost - largest_delivered <= SURE_WIDTH and len(names) == 1:
         return f"{names[0]} on a path of {ETHERNET_MTU} bytes leaves that much"
     return f"could be {', or '.join(names)}, on a path of {ETHERNET_MTU} bytes"
+
+
+LVS_OVERHEADS: Final = {"ipip": 20, "gre": 24, "gue": 32}
+"""Bytes that ip_vs_tunnel_xmit puts in front of a packet with an IPv4 outer header (GUE without
+remote checksum offload, GRE without a checksum)."""
+
+_OUTER_IPV6: Final = 20
+"""How much longer an outer IPv6 header is (ip_vs_tunnel_xmit_v6)."""
+
+
+def lvs_overhead(encapsulation: str | None, version: int) -> int:
+    """Return the bytes that LVS-TUN adds by default; None is ipip, what ipvsadm takes unasked."""
+    return LVS_OVERHEADS[encapsulation or "ipip"] + (_OUTER_IPV6 if version == 6 else 0)

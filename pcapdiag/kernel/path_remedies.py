@@ -6,6 +6,7 @@ command, and what is not known is a placeholder in capitals.
 
 from __future__ import annotations
 
+from pcapdiag.kernel.encapsulations import ETHERNET_MTU
 from pcapdiag.kernel.remedies import SAVE_SYSCTL
 from pcapdiag.result import Remedy
 
@@ -103,4 +104,21 @@ def avoid_fragments() -> Remedy:
         ),
         check=("ss -u -a -n; nstat -az IpFragCreates Ip6FragCreates",),
         risk="None: large answers then take TCP.",
+    )
+
+
+def larger_inside_mtu(where: str, inner: int, overhead: int) -> Remedy:
+    """Give the links between director and realservers room for the tunnel header."""
+    wanted = ETHERNET_MTU + overhead
+    return Remedy(
+        where=where,
+        action=(
+            f"Or give the links in between an MTU of at least {wanted}, switches included: then "
+            f"packets of {ETHERNET_MTU} bytes fit, and not only those of {inner}."
+        ),
+        check=("ip -d link show IFACE", f"ping -c 3 -M do -s {wanted - 28} REALSERVER"),
+        commands=(f"ip link set dev IFACE mtu {wanted}",),
+        persist=("# in the interface's configuration, on every host of that network",),
+        undo=(f"ip link set dev IFACE mtu {ETHERNET_MTU}",),
+        risk="Hosts with different MTUs on one network lose large packets in silence.",
     )
