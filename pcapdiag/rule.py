@@ -32,6 +32,7 @@ from pcapdiag.result import (
     Scope,
     Severity,
     SizeFate,
+    Timeline,
 )
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "Scope",
     "Severity",
     "SizeFate",
+    "Timeline",
     "rule",
 ]
 

@@ -31,17 +31,18 @@ References
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pcapdiag.kernel import remedies, residual
+from pcapdiag.kernel import remedies
 from pcapdiag.protocols import IpProto, icmp_name
 from pcapdiag.rule import (
     Case,
     Cause,
     Clean,
     Confidence,
+    Evidence,
     Examined,
     Filters,
     Finding,
@@ -50,6 +51,7 @@ from pcapdiag.rule import (
     Outcome,
     Scope,
     Severity,
+    Timeline,
     rule,
 )
 
@@ -67,6 +69,21 @@ MAX_GROUPS = 1000
 
 MAX_CITED = 20
 """Messages cited in a finding; the full count stands beside them."""
+
+MAX_BEFORE = 3
+"""Sights of messages still in order that are cited: enough to find the place between."""
+
+MAX_ID_STEP = 16
+"""IP IDs apart that one counter may be for two messages in a row: others go out in between."""
+
+RUN_SHARE = 0.8
+"""Share of such steps from which the messages come from one counter, hence one node."""
+
+MAX_TTLS = 8
+"""Different TTLs named; one sender has one or two, and more say that there are several."""
+
+MAX_BINS = 120
+"""Bars of the timeline: more are not told apart on a page."""
 
 
 @rule(
@@ -125,49 +142,24 @@ def _finding(case: Case, bad: pl.DataFrame) -> Finding:
     first = bad.row(0, named=True)
     sender = case.address_text(first, "src")
     macs = tuple(case.mac_text(mac) for mac in sorted(bad["eth_src"].drop_nulls().unique()))
-    residuals = bad["icmp_residual"].drop_nulls().to_list()
-    explanation = residual.explain(residuals, case.rewrites(bad))
-    constant = len(set(residuals)) == 1
-    code = (
-        "corruption"
-        if not constant
-        else "fixed-rewrite-unexplained"
-        if explanation.startswith("unexplained")
-        else "bit-error"
-        if "flipped" in explanation
-        else "rewrite-without-checksum"
-    )
+    cause, facts = _cause(case, bad)
     times = bad["time_ns"].drop_nulls()
     span_s = (int(times.max()) - int(times.min())) / 1e9 if times.len() else 0.0  # type: ignore[arg-type]
-    kinds = bad.group_by("ip_version", "icmp_type", "icmp_code").len().sort("len", descending=True)
-    words = ", ".join(
-        f"{row['len']} x {icmp_name(row['ip_version'], row['icmp_type'], row['icmp_code'])}"
-        for row in kinds.iter_rows(named=True)
-    )
     connections = bad["connection"].drop_nulls().unique(maintain_order=True).to_list()
     return Finding(
         title=f"ICMP from {sender} arrives with bad checksums",
         summary=(
-            f"{bad.height} messages ({words}) from {sender} within {span_s:.1f} s fail their "
-            f"checksum and are ignored by whoever they are for: {explanation}."
+            f"{bad.height} messages ({_kinds(bad)}) from {sender} within {span_s:.1f} s fail their "
+            f"checksum and are ignored by whoever they are for: {cause.text}."
         ),
-        cause=Cause(code=code, text=explanation),
+        cause=cause,
         severity=Severity.MEDIUM,
         confidence=Confidence.HIGH,
-        evidence=tuple(
-            item
-            for row in bad.head(MAX_CITED).iter_rows(named=True)
-            for item in case.evidence(
-                "primary",
-                row["vantage"],
-                [row["row"]],
-                f"ICMP checksum off by 0x{row['icmp_residual']:04x}",
-            )
-        ),
+        evidence=_evidence(case, bad),
         evidence_count=bad.height,
         scope=Scope(),
         subject=sender,
-        hosts={"sender": sender},
+        hosts={"sender": sender, **_breaker(facts)},
         flows=case.flow_refs(connections),
         flow_count=len(connections),
         examined_count=len(connections),
@@ -179,14 +171,17 @@ def _finding(case: Case, bad: pl.DataFrame) -> Finding:
             "sender_mac": macs[0] if len(macs) == 1 else (macs or None),
             "messages": bad.height,
             "span_s": round(span_s, 6),
-            "explanation": explanation,
-            "residual": f"0x{residuals[0]:04x}" if constant else None,
+            "messages_a_second": round(bad.height / span_s, 3) if span_s else None,
+            "explanation": cause.text,
+            **facts,
+            **_node(bad),
+            **_broken(bad),
         },
+        timeline=_timeline(times),
         alternatives=(
             (
                 "The sender itself makes them wrong: less likely for a fixed difference that is a "
-                "known "
-                "rewrite."
+                "known rewrite, excluded where they were seen in order before."
             ),
             "The last hop shown by the MAC address only passes them on: capture before it.",
         ),
@@ -200,3 +195,110 @@ def _finding(case: Case, bad: pl.DataFrame) -> Finding:
         ),
         references=("RFC 1624", "RFC 5508 section 4.2", "LVS-HOWTO section 35.3"),
     )
+
+
+def _cause(case: Case, bad: pl.DataFrame) -> tuple[Cause, dict[str, Any]]:
+    """Return what spoilt the checksums: as seen on both sides of it, or by arithmetic."""
+    explanation = case.explain_checksums(bad)
+    both, changed, mac = case.checksum_changes(bad)
+    residuals = bad["icmp_residual"].unique().to_list()
+    facts: dict[str, Any] = {
+        "residual": f"0x{residuals[0]:04x}" if len(residuals) == 1 else None,
+        "seen_in_order_before": both,
+        "changed_fields": tuple(changed),
+        "breaker_mac": None if mac is None else case.mac_text(mac),
+        "breaker": None if mac is None else case.host_of_mac(mac),
+    }
+    if both < BURST or not changed:
+        return Cause(code=explanation.code, text=explanation.text), facts
+    code = explanation.code
+    if "icmp_len" in changed:
+        code = "quote-truncated"
+    elif code != "bit-error":
+        code = "rewrite-without-checksum"
+    seen = f"{', and '.join(changed.values())}, as {both} messages show that were seen before it"
+    bit = f" ({explanation.text})" if code == "bit-error" else ""
+    return Cause(code=code, text=f"{seen}{bit}, and the ICMP checksum was not made anew"), facts
+
+
+def _breaker(facts: dict[str, Any]) -> dict[str, str]:
+    """Return the host that spoils the checksums, where it is the one hop between two captures."""
+    name = facts["breaker"] or facts["breaker_mac"]
+    return {"breaker": name} if name else {}
+
+
+def _node(bad: pl.DataFrame) -> dict[str, Any]:
+    """Return what tells the sending node apart: TTLs, a run of IP IDs, what it quotes."""
+    ids = bad.sort("time_ns")["ip_id"].drop_nulls().cast(pl.Int64)
+    steps = ids.diff().drop_nulls() % (1 << 16)
+    run = ((steps > 0) & (steps <= MAX_ID_STEP)).mean() if steps.len() else None
+    quoted = {
+        side: bad.select(f"quoted_{side}_hi", f"quoted_{side}_lo").drop_nulls().n_unique()
+        for side in ("src", "dst")
+    }
+    return {
+        "ttl": tuple(sorted(bad["ttl"].drop_nulls().unique().to_list()))[:MAX_TTLS],
+        "ip_ids_run_on": None if run is None else float(run) >= RUN_SHARE,  # type: ignore[arg-type]
+        "quoted_sources": quoted["src"],
+        "quoted_destinations": quoted["dst"],
+    }
+
+
+def _broken(bad: pl.DataFrame) -> dict[str, Any]:
+    """Return what the loss of these messages costs: path MTU discovery, first of all."""
+    v4 = pl.col("ip_version") == 4
+    too_big = (v4 & (pl.col("icmp_type") == 3) & (pl.col("icmp_code") == 4)) | (
+        ~v4 & (pl.col("icmp_type") == 2)
+    )
+    lost = bad.filter(too_big)
+    return {
+        "too_big_messages": lost.height,
+        "connections_not_told_their_mtu": lost["connection"].drop_nulls().n_unique(),
+    }
+
+
+def _kinds(bad: pl.DataFrame) -> str:
+    kinds = bad.group_by("ip_version", "icmp_type", "icmp_code").len()
+    return ", ".join(
+        f"{row['len']} x {icmp_name(row['ip_version'], row['icmp_type'], row['icmp_code'])}"
+        for row in kinds.sort("len", "icmp_type", "icmp_code", descending=True).iter_rows(
+            named=True
+        )
+    )
+
+
+def _evidence(case: Case, bad: pl.DataFrame) -> tuple[Evidence, ...]:
+    cited = [
+        item
+        for row in bad.head(MAX_CITED).iter_rows(named=True)
+        for item in case.evidence(
+            "primary",
+            row["vantage"],
+            [row["row"]],
+            f"ICMP checksum off by 0x{row['icmp_residual']:04x}",
+        )
+    ]
+    before = bad.filter(pl.col("good_row").is_not_null()).head(MAX_BEFORE)
+    cited += [
+        item
+        for row in before.iter_rows(named=True)
+        for item in case.evidence(
+            "counter",
+            row["good_vantage"],
+            [row["good_row"]],
+            "the same message one hop or more before, its checksum right",
+        )
+    ]
+    return tuple(cited)
+
+
+def _timeline(times: pl.Series) -> Timeline | None:
+    if times.is_empty():
+        return None
+    start, end = int(times.min()), int(times.max())  # type: ignore[arg-type]
+    width = max(1_000_000_000, -(-(end - start + 1) // MAX_BINS))
+    counts = ((times - start) // width).value_counts().sort("time_ns")
+    bins = [0] * ((end - start) // width + 1)
+    for number, count in counts.iter_rows():
+        bins[number] = count
+    return Timeline(start_ns=start, bin_s=width / 1e9, series={"bad checksums": tuple(bins)})

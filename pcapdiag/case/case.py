@@ -29,6 +29,7 @@ from pcapdiag.case import (
     refusals,
     refused_requests,
     resets,
+    rewrites,
     sides,
     stall_proof,
     stalls,
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
 
     from pcapdiag.flows.history import FlowHistory
     from pcapdiag.flows.vantage import VantageTables
-    from pcapdiag.kernel.residual import Rewrite
+    from pcapdiag.kernel.residual import Explanation
     from pcapdiag.result import Evidence, FlowRef, LadderStep
     from pcapdiag.site import Site
 
@@ -361,9 +362,13 @@ class Case:
             for vantage in self.vantages
         )
 
-    def rewrites(self, bad: pl.DataFrame) -> tuple[Rewrite, ...]:
-        """Return the rewrites that could have spoilt the checksums of some of bad_checksums."""
-        return tuple(checksums.rewrites(self, bad))
+    def explain_checksums(self, bad: pl.DataFrame) -> Explanation:
+        """Return what explains the residuals of all of some bad_checksums: see rewrites.explain."""
+        return rewrites.explain(self, bad)
+
+    def checksum_changes(self, bad: pl.DataFrame) -> tuple[int, dict[str, str], int | None]:
+        """Return what changed where messages were seen good and then bad: checksums.changes."""
+        return checksums.changes(self, bad)
 
     @cached_property
     def icmp_visible(self) -> tuple[bool, ...]:

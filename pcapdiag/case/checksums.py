@@ -7,145 +7,230 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag.addresses import ip_text
-from pcapdiag.kernel import residual
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from typing import Any
 
     from pcapdiag.case.case import Case
 
+SAME_NS: Final = 5_000_000_000
+"""Within which two frames of one IP ID are one message: longer than any queue, shorter than a
+sender takes to use 65536 IDs up."""
 
-COMMON_PORTS: Final = frozenset(
-    {21, 22, 25, 53, 80, 110, 143, 443, 465, 587, 993, 995, 3128, 8000, 8008, 8080, 8443}
+_PACKET: Final = (
+    "time_ns",
+    "ip_version",
+    "src_hi",
+    "src_lo",
+    "dst_hi",
+    "dst_lo",
+    "ip_id",
+    "ttl",
+    "eth_src",
+    "icmp_type",
+    "icmp_code",
+    "copy_of",
 )
-"""Ports between which port forwardings commonly translate."""
+_MESSAGE: Final = (
+    "icmp_residual",
+    "icmp_len",
+    "next_hop_mtu",
+    "quoted_version",
+    "quoted_src_hi",
+    "quoted_src_lo",
+    "quoted_dst_hi",
+    "quoted_dst_lo",
+    "quoted_src_port",
+    "quoted_dst_port",
+    "quoted_tos",
+    "quoted_ttl",
+    "quoted_ip_id",
+    "quoted_ip_len",
+    "quoted_ip_checksum",
+    "quoted_tcp_seq",
+)
+
+_NAMED: Final = {
+    "next_hop_mtu": "next-hop MTU",
+    "quoted_tos": "quoted TOS",
+    "quoted_ttl": "quoted TTL",
+    "quoted_ip_id": "quoted IP ID",
+    "quoted_ip_len": "quoted IP length",
+    "quoted_src_port": "quoted source port",
+    "quoted_dst_port": "quoted destination port",
+    "quoted_tcp_seq": "quoted sequence number",
+    "quoted_src": "quoted source address",
+    "quoted_dst": "quoted destination address",
+}
+"""What can be told to have changed between a good and a bad sight, in words."""
 
 
 def frame(case: Case) -> pl.DataFrame:
     """Return one row per bad ICMP or ICMPv6 message and vantage, second sights left out.
 
-    Columns: vantage, row, time_ns, ip_version, src_hi, src_lo, dst_hi, dst_lo, ttl, eth_src,
-    icmp_type, icmp_code, icmp_residual, quoted addresses and ports, connection.
+    Columns: vantage, row, common_ns (on the common clock), connection, and of the packet and its
+    quote those of `_PACKET` and `_MESSAGE`; good_vantage, good_row, good_ttl (another sight of the
+    same message whose checksum is right, nearest in hops; null: none).
 
     Left out are messages that leave the capturing host, which may leave their sum to the network
-    card, and messages that another vantage saw with a good checksum.
+    card, and messages that are seen in order as far on their way or further: what is bad at one
+    tap and good behind it was never bad.
     """
-    good = _seen_good(case)
-    parts = []
-    for vantage in case.vantages:
-        bad = vantage.icmp.lazy().filter(pl.col("icmp_checksum") == "bad")
-        packets = (
-            vantage.packets.lazy()
-            .with_row_index("row")
-            .select(
-                "row",
-                "time_ns",
-                "ip_version",
-                "src_hi",
-                "src_lo",
-                "dst_hi",
-                "dst_lo",
-                "ttl",
-                "eth_src",
-                "direction",
-                "icmp_type",
-                "icmp_code",
-                "copy_of",
-            )
-        )
-        links = vantage.icmp_errors.lazy().select(
-            "row", "flow", pl.col("copy_of").alias("error_copy_of")
-        )
-        legs = (
-            case.connections.legs.lazy()
-            .filter(pl.col("vantage") == vantage.index)
-            .select("flow", "connection")
-        )
-        parts.append(
-            bad.select(
-                "row",
-                "icmp_residual",
-                "quoted_version",
-                "quoted_src_hi",
-                "quoted_src_lo",
-                "quoted_dst_hi",
-                "quoted_dst_lo",
-                "quoted_src_port",
-                "quoted_dst_port",
-            )
-            .join(packets, on="row")
-            .join(links, on="row", how="left")
-            .join(legs, on="flow", how="left")
-            .filter(
-                pl.col("copy_of").is_null(),
-                pl.col("error_copy_of").is_null(),
-                (pl.col("direction") != "out").fill_null(value=True),
-                ~pl.col("eth_src")
-                .is_in(sorted(case.topology.vantage_macs[vantage.index]))
-                .fill_null(value=False),
-            )
-            .with_columns(pl.lit(vantage.index, dtype=pl.UInt16).alias("vantage"))
-            .join(good.lazy(), on=["vantage", "row"], how="anti")
-            .drop("flow", "copy_of", "error_copy_of", "direction")
-        )
-    return pl.concat(pl.collect_all(parts)).sort("vantage", "row")
+    parts = [_of_vantage(case, vantage.index, "bad") for vantage in case.vantages]
+    bad = pl.concat(pl.collect_all(parts)).sort("vantage", "row")
+    if bad.is_empty():
+        return bad.with_columns(_NO_PAIR)
+    pairs = _pairs(case, bad)
+    artefacts = pairs.filter(pl.col("good_ttl") <= pl.col("ttl")).select("vantage", "row")
+    upstream = (
+        pairs.filter(pl.col("good_ttl") > pl.col("ttl"))
+        .sort("good_ttl", "good_vantage", "good_row")
+        .unique(["vantage", "row"], keep="first", maintain_order=True)
+        .drop("ttl")
+    )
+    return bad.join(artefacts, on=["vantage", "row"], how="anti").join(
+        upstream, on=["vantage", "row"], how="left", maintain_order="left"
+    )
 
 
-def rewrites(case: Case, bad: pl.DataFrame) -> Iterator[residual.Rewrite]:
-    """Yield the rewrites of the quotes in `bad` (rows of `frame`) that would make sense.
+_NO_PAIR: Final = (
+    pl.lit(None, dtype=pl.UInt16).alias("good_vantage"),
+    pl.lit(None, dtype=pl.UInt32).alias("good_row"),
+    pl.lit(None, dtype=pl.UInt8).alias("good_ttl"),
+)
 
-    Only a field that has one value in all messages can have been rewritten alike in all; what it
-    was before must be a port or an address that this cluster is known to use, or a port that
-    services commonly have: any residual fits *some* old value.
+
+def _of_vantage(case: Case, index: int, verdict: str) -> pl.LazyFrame:
+    """Return the messages of a vantage with one verdict, as `frame` has them."""
+    vantage = case.vantages[index]
+    packets = vantage.packets.lazy().with_row_index("row").select("row", *_PACKET, "direction")
+    links = vantage.icmp_errors.lazy().select(
+        "row", "flow", pl.col("copy_of").alias("error_copy_of")
+    )
+    legs = (
+        case.connections.legs.lazy().filter(pl.col("vantage") == index).select("flow", "connection")
+    )
+    found = (
+        vantage.icmp.lazy()
+        .filter(pl.col("icmp_checksum") == verdict)
+        .select("row", *_MESSAGE)
+        .join(packets, on="row")
+        .join(links, on="row", how="left")
+        .join(legs, on="flow", how="left")
+        .filter(pl.col("copy_of").is_null(), pl.col("error_copy_of").is_null())
+    )
+    if verdict == "bad":
+        found = found.filter(
+            (pl.col("direction") != "out").fill_null(value=True),
+            ~pl.col("eth_src")
+            .is_in(sorted(case.topology.vantage_macs[index]))
+            .fill_null(value=False),
+        )
+    return found.with_columns(
+        pl.lit(index, dtype=pl.UInt16).alias("vantage"),
+        case.clocks.common_time(index).alias("common_ns"),
+    ).drop("flow", "copy_of", "error_copy_of", "direction")
+
+
+def _pairs(case: Case, bad: pl.DataFrame) -> pl.DataFrame:
+    """Return vantage, row, ttl of bad sights with good_vantage, good_row, good_ttl of good ones.
+
+    Known again by sender, type and IP ID, or as one message by what it quotes (errors, IPv6).
     """
-    ports = COMMON_PORTS | {
-        port
-        for service in case.topology.services
-        for port in (service.port, *(port for _, port in service.realserver_ports))
-        if port is not None
-    }
-    for side, word in (("src", "source"), ("dst", "destination")):
-        values = bad[f"quoted_{side}_port"].unique()
-        if len(values) == 1 and values[0] is not None:
-            new = int(values[0])
-            for old in sorted(ports - {new}):
-                yield residual.Rewrite(
-                    (old,),
-                    (new,),
-                    f"the quoted {word} port was rewritten from {old} to {new} and the ICMP "
-                    "checksum was not",
+    key = ["src_hi", "src_lo", "ip_id", "icmp_type", "icmp_code"]
+    good = pl.concat(
+        pl.collect_all(
+            [
+                _of_vantage(case, vantage.index, "ok").select(
+                    *key,
+                    pl.col("vantage").alias("good_vantage"),
+                    pl.col("row").alias("good_row"),
+                    pl.col("ttl").alias("good_ttl"),
+                    pl.col("common_ns").alias("good_ns"),
                 )
-        yield from _addresses(case, bad, side, word)
-
-
-def _addresses(case: Case, bad: pl.DataFrame, side: str, word: str) -> Iterator[residual.Rewrite]:
-    quoted = bad.select(f"quoted_{side}_hi", f"quoted_{side}_lo", "quoted_version").unique()
-    if quoted.height != 1 or None in quoted.row(0):
-        return
-    hi, lo, version = quoted.row(0)
-    known = {service.vip for service in case.topology.services if service.vip}
-    known |= {rip for service in case.topology.services for rip in service.realservers}
-    for old_hi, old_lo in sorted(known - {(hi, lo)}):
-        yield residual.Rewrite(
-            residual.address_words(old_hi, old_lo, version),
-            residual.address_words(hi, lo, version),
-            f"the quoted {word} address was rewritten from {ip_text(old_hi, old_lo)} to "
-            f"{ip_text(hi, lo)}, and neither the quoted IP checksum nor the ICMP checksum was",
+                for vantage in case.vantages
+            ]
         )
+    )
+    named = ("vantage", "row", "ttl", "good_vantage", "good_row", "good_ttl")
+    by_id = (
+        bad.filter(pl.col("ip_id") != 0)
+        .join(good, on=key)
+        .filter(((pl.col("common_ns") - pl.col("good_ns")).abs() < SAME_NS).fill_null(value=True))
+        .filter(pl.len().over("vantage", "row", "good_vantage") == 1)
+        .select(named)
+    )
+    sights = case.errors.sightings.select("message", "vantage", "row", "ttl")
+    seen = sights.join(
+        good.select(
+            pl.col("good_vantage").alias("vantage"), pl.col("good_row").alias("row")
+        ).unique(),
+        on=["vantage", "row"],
+        how="semi",
+    )
+    by_quote = (
+        bad.select("vantage", "row", "ttl")
+        .join(sights.drop("ttl"), on=["vantage", "row"])
+        .join(
+            seen.select(
+                "message",
+                pl.col("vantage").alias("good_vantage"),
+                pl.col("row").alias("good_row"),
+                pl.col("ttl").alias("good_ttl"),
+            ),
+            on="message",
+        )
+        .select(named)
+    )
+    return pl.concat([by_id, by_quote]).unique(maintain_order=True)
 
 
-def _seen_good(case: Case) -> pl.DataFrame:
-    """Return vantage and row of bad sights whose message another sight shows with a good sum."""
-    verdicts = pl.concat(
-        [
-            vantage.icmp_errors.select(
-                pl.lit(vantage.index, dtype=pl.UInt16).alias("vantage"), "row", "icmp_checksum"
-            )
-            for vantage in case.vantages
-        ]
-    )
-    sights = case.errors.sightings.select("message", "vantage", "row").join(
-        verdicts, on=["vantage", "row"]
-    )
-    mixed = sights.filter(pl.col("icmp_checksum") == "ok").select("message").unique()
-    return sights.join(mixed, on="message", how="semi").select("vantage", "row")
+def changes(case: Case, bad: pl.DataFrame) -> tuple[int, dict[str, str], int | None]:
+    """Return what differs between the good and the bad sight in *all* messages seen both ways.
+
+    `bad` are rows of `frame`. Returned are how many were seen both ways; what differs in every one
+    of them, as field -> sentence (field "icmp_len": the message was cut); and the MAC of the host
+    that changed it, where it is the only hop between (null otherwise).
+    """
+    both = bad.filter(pl.col("good_row").is_not_null())
+    if both.is_empty():
+        return 0, {}, None
+    parts = []
+    for (vantage,), rows in both.partition_by("good_vantage", as_dict=True).items():
+        fields = case.vantages[int(vantage)].icmp.select(
+            pl.col("row").alias("good_row"),
+            *(pl.col(name).alias(f"was_{name}") for name in _MESSAGE if name != "icmp_residual"),
+        )
+        parts.append(rows.join(fields, on="good_row", maintain_order="left"))
+    pairs = pl.concat(parts)
+    found: dict[str, str] = {}
+    if (pairs["icmp_len"] < pairs["was_icmp_len"]).all():
+        longest, shortest = pairs["was_icmp_len"].max(), pairs["icmp_len"].max()
+        found["icmp_len"] = f"the message was cut from up to {longest} to {shortest} bytes"  # type: ignore[str-bytes-safe]
+    else:
+        for field, words in _NAMED.items():
+            told = _changed(pairs, field)
+            if told:
+                found[field] = f"the {words} was changed{told}"
+    hops = pairs["good_ttl"].cast(pl.Int16) - pairs["ttl"].cast(pl.Int16)
+    macs = pairs["eth_src"].drop_nulls().unique()
+    one_hop = bool((hops == 1).all()) and len(macs) == 1
+    return pairs.height, found, int(macs[0]) if one_hop else None
+
+
+def _changed(pairs: pl.DataFrame, field: str) -> str | None:
+    """Return " from A to B" where a field differs in all pairs, "" in the middle, None if not."""
+    parts = [f"{field}_hi", f"{field}_lo"] if field in {"quoted_src", "quoted_dst"} else [field]
+    differs = pl.any_horizontal([pl.col(f"was_{part}") != pl.col(part) for part in parts])
+    if not pairs.select(differs.fill_null(value=False).all()).item():
+        return None
+    old = pairs.select(f"was_{part}" for part in parts).unique()
+    new = pairs.select(parts).unique()
+
+    def shown(values: pl.DataFrame) -> str:
+        row: tuple[Any, ...] = values.row(0)
+        return ip_text(*row) if len(row) > 1 else str(row[0])
+
+    before = f" from {shown(old)}" if old.height == 1 else ""
+    after = f" to {shown(new)}" if new.height == 1 else ""
+    return before + after or ", each time otherwise"

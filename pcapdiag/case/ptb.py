@@ -8,6 +8,7 @@ import polars as pl
 
 from pcapdiag.case import sights
 from pcapdiag.protocols import FRAG_NEEDED, IPV4_MIN_MTU, IPV6_MIN_MTU, IcmpType, Icmpv6Type
+from pcapdiag.schema import VERDICTS
 
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case
@@ -20,9 +21,26 @@ IS_PTB = (
 
 
 def frame(case: Case) -> pl.DataFrame:
-    """Return one row per message about a packet of a known connection: see `with_fate`."""
+    """Return one row per message about a packet of a known connection: see `with_fate`.
+
+    icmp_checksum is "bad" also where the message was in order here and spoilt further on.
+    """
     messages = case.errors.messages.filter(IS_PTB & pl.col("connection").is_not_null())
-    return with_fate(case, messages)
+    return with_fate(case, messages).with_columns(
+        pl.when(pl.col("message").is_in(_spoilt_later(case).implode()))
+        .then(pl.lit("bad", VERDICTS))
+        .otherwise("icmp_checksum")
+        .alias("icmp_checksum")
+    )
+
+
+def _spoilt_later(case: Case) -> pl.Series:
+    """Return the messages that some capture holds in order and one behind it does not."""
+    before = case.bad_checksums.select(
+        pl.col("good_vantage").alias("vantage"), pl.col("good_row").alias("row")
+    ).drop_nulls()
+    sights = case.errors.sightings.join(before, on=["vantage", "row"], how="semi")
+    return sights["message"].unique()
 
 
 def with_fate(case: Case, messages: pl.DataFrame) -> pl.DataFrame:

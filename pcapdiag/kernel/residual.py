@@ -20,12 +20,22 @@ _TTL_STEP: Final = 0x0100
 
 
 @dataclass(frozen=True, slots=True)
-class Rewrite:
-    """16-bit words that something could have turned into others: `what` in words."""
+class Hypothesis:
+    """A change that was not accounted for: `what` in words.
 
-    old: tuple[int, ...]
-    new: tuple[int, ...]
+    `expected` is the residual that it leaves in each message of the group, in their order.
+    """
+
     what: str
+    expected: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What fits all messages of a group. `code`: a finding's cause code."""
+
+    code: str
+    text: str
 
 
 def of_words(old: Iterable[int], new: Iterable[int]) -> int:
@@ -40,27 +50,42 @@ def address_words(hi: int, lo: int, version: int) -> tuple[int, ...]:
     return tuple((value >> (16 * index)) & 0xFFFF for index in range(count))
 
 
-def explain(residuals: Sequence[int], rewrites: Iterable[Rewrite]) -> str:
-    """Return what explains *all* of `residuals` (one a message), or words that nothing does.
+def explain(
+    residuals: Sequence[int], hypotheses: Iterable[Hypothesis], *, stale_quote: bool = False
+) -> Explanation:
+    """Return what explains *all* of `residuals` (one a message), or that nothing does.
 
     A hypothesis that fits only some of a group is no explanation: an honest "unexplained" sends
-    people looking, a wrong one sends them to the wrong box.
+    people looking, a wrong one sends them to the wrong box. `stale_quote`: the IP header checksum
+    inside the quote is wrong as well, as a changed quoted TTL leaves it.
     """
-    distinct = set(residuals)
-    if len(distinct) > 1:
-        return (
-            f"unexplained: {len(distinct)} different residuals in {len(residuals)} messages, "
-            "as from corruption or truncation, not from one fixed rewrite"
-        )
-    residual = distinct.pop()
-    fitting = sorted({item.what for item in rewrites if of_words(item.old, item.new) == residual})
+    wanted = tuple(residual % MODULUS for residual in residuals)
+    fitting = sorted({item.what for item in hypotheses if item.expected == wanted})
+    distinct = set(wanted)
+    bit = _bit(distinct)
+    flipped = f"one bit (0x{bit or 0:04x}) flipped, always the same: failing memory or a bad link"
     if fitting:
-        return "; or ".join(fitting)
-    if residual in (MODULUS - _TTL_STEP, _TTL_STEP):
-        return "the quoted TTL was changed and the ICMP checksum was not"
-    signed = residual if residual < MODULUS // 2 else residual - MODULUS
-    if abs(signed).bit_count() == 1:
-        return (
-            f"one bit (0x{abs(signed):04x}) flipped, always the same: failing memory or a bad link"
+        texts = [*fitting, flipped] if bit is not None else fitting
+        return Explanation("rewrite-without-checksum", "; or ".join(texts))
+    if stale_quote and distinct <= {_TTL_STEP, MODULUS - _TTL_STEP}:
+        text = "the quoted TTL was changed and the ICMP checksum was not"
+        return Explanation("rewrite-without-checksum", text)
+    if bit is not None:
+        return Explanation("bit-error", flipped)
+    if len(distinct) > 1:
+        return Explanation(
+            "corruption",
+            f"unexplained: {len(distinct)} different residuals in {len(residuals)} messages, "
+            "as from corruption or truncation, not from one fixed rewrite",
         )
-    return f"unexplained: always off by 0x{residual:04x}, a fixed rewrite by something not captured"
+    return Explanation(
+        "fixed-rewrite-unexplained",
+        f"unexplained: always off by 0x{wanted[0]:04x}, a fixed rewrite by something not captured",
+    )
+
+
+def _bit(distinct: set[int]) -> int | None:
+    """Return the one bit whose setting and clearing leaves all of these residuals."""
+    bits = {min(residual, MODULUS - residual) for residual in distinct}
+    bit = bits.pop()
+    return bit if not bits and bit.bit_count() == 1 else None

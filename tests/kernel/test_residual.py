@@ -30,25 +30,48 @@ def test_residual_of_a_rewritten_word_is_the_difference(data, draw):
     assert left == residual.of_words([old], [new])
 
 
+PORT = residual.Hypothesis("port 80 became 8080", (8000,) * 5)
+
+
 def test_a_known_port_rewrite_is_named():
     """One residual in all messages that equals a known rewrite names it."""
-    rewrites = [residual.Rewrite((80,), (8080,), "port 80 became 8080")]
-    assert residual.explain([8000] * 5, rewrites) == "port 80 became 8080"
+    found = residual.explain([8000] * 5, [PORT])
+    assert (found.code, found.text) == ("rewrite-without-checksum", "port 80 became 8080")
 
 
 def test_a_rewrite_that_fits_some_messages_explains_nothing():
     """Two residuals are never explained by one rewrite, even if it fits most of them."""
-    rewrites = [residual.Rewrite((80,), (8080,), "port 80 became 8080")]
-    text = residual.explain([8000] * 9 + [17], rewrites)
-    assert text.startswith("unexplained: 2 different residuals in 10 messages")
+    found = residual.explain([8000] * 4 + [17], [PORT])
+    assert found.code == "corruption"
+    assert found.text.startswith("unexplained: 2 different residuals in 5 messages")
+
+
+def test_a_hypothesis_may_expect_another_residual_in_each_message():
+    """As where one port replaced many: it names the rewrite although no residual is repeated."""
+    each = residual.Hypothesis("others became 80", (1, 2, 3))
+    assert residual.explain([1, 2, 3], [each]).text == "others became 80"
+    assert residual.explain([1, 2, 4], [each]).code == "corruption"
 
 
 def test_a_ttl_step_and_a_single_bit_are_told_apart():
-    """0x0100 is a TTL that was changed; another power of two is a flipped bit."""
-    assert "TTL" in residual.explain([0xFFFF - 0x0100] * 3, [])
-    assert "0x0008" in residual.explain([8] * 3, [])
-    assert "0x0008" in residual.explain([0xFFFF - 8] * 3, [])
-    assert residual.explain([0x1234] * 3, []).startswith("unexplained: always off by 0x1234")
+    """A changed TTL leaves the quoted header's own checksum stale; without that 0x0100 is a bit."""
+    assert "TTL" in residual.explain([0xFFFF - 0x0100] * 3, [], stale_quote=True).text
+    assert residual.explain([0xFFFF - 0x0100] * 3, []).code == "bit-error"
+    assert "0x0008" in residual.explain([8] * 3, []).text
+    assert "0x0008" in residual.explain([0xFFFF - 8] * 3, []).text
+    assert residual.explain([0x1234] * 3, []).text.startswith("unexplained: always off by 0x1234")
+
+
+def test_a_bit_may_be_set_in_some_and_cleared_in_others():
+    """The same position both ways is one bad cell, two positions are not."""
+    assert residual.explain([8, 0xFFFF - 8, 8], []).code == "bit-error"
+    assert residual.explain([8, 16], []).code == "corruption"
+
+
+def test_a_rewrite_that_could_be_a_bit_as_well_says_so():
+    """1500 made 1492 and a flipped bit of 8 leave the same."""
+    found = residual.explain([0xFFFF - 8], [residual.Hypothesis("1500 to 1492", (0xFFFF - 8,))])
+    assert found.text.startswith("1500 to 1492; or one bit (0x0008)")
 
 
 def test_words_of_an_address():

@@ -96,3 +96,75 @@ def test_good_checksums_are_clean_and_none_at_all_is_not_examined():
     _, clean, not_examined = judge(director=SERVICE)
     assert clean == []
     assert "no ICMP message was captured whole" in not_examined[0].reason
+
+
+BOTH = {
+    "router": SERVICE
+    + "".join(
+        f"{1 + n:.3f} r>s icmp 3/4 mtu=1400 quote=7 mac=r>x ttl=60 id={900 + n} {{before}}\n"
+        for n in range(5)
+    ),
+    "director": SERVICE
+    + "".join(
+        f"{1 + n:.3f} r>s icmp 3/4 mtu={{mtu}} quote=7 mac=x>d ttl={{ttl}} id={900 + n} "
+        "{after} !\n"
+        for n in range(5)
+    ),
+}
+
+
+def both(before="", after="sum=77", mtu=1400, ttl=59):
+    """Return captures in front of and behind the hop "x", which changes messages."""
+    fields = {"before": before, "after": after, "mtu": mtu, "ttl": ttl}
+    return {name: text.format(**fields) for name, text in BOTH.items()}
+
+
+def test_messages_seen_in_order_one_hop_before_name_the_box_and_what_it_changed():
+    """The hop between the captures is named by its MAC, the field that differs by its name."""
+    texts = both(mtu=1500)
+    (finding,), _, _ = judge(**texts)
+    assert finding.cause.code == "rewrite-without-checksum"
+    assert "the next-hop MTU was changed from 1400 to 1500" in finding.cause.text
+    assert finding.facts["seen_in_order_before"] == 5
+    assert finding.facts["breaker_mac"] == "02:00:00:00:00:0c"
+    assert "breaker" in finding.hosts
+    assert cited(finding) == marked(**texts)
+    assert {name for name, _ in cited(finding, "counter")} == {"router"}
+
+
+def test_a_message_that_was_cut_on_the_way_is_told_from_a_rewritten_one():
+    """A shorter ICMP message behind the hop: the quote was cut."""
+    (finding,), _, _ = judge(**both(after="qlen=28 sum=77"))
+    assert finding.cause.code == "quote-truncated"
+    assert "cut from up to" in finding.cause.text
+
+
+@pytest.mark.parametrize("ttl", [60, 61])
+def test_bad_at_one_tap_and_good_behind_it_was_never_bad(ttl):
+    """Offload on the sender's side: no farther from the sender they are in order."""
+    assert judge(**both(ttl=ttl))[0] == []
+
+
+@pytest.mark.parametrize("mtu", [1492, 1480, 0])
+def test_a_patched_mtu_is_named_by_arithmetic_alone(mtu):
+    """1400 in the message, and a residual of 1400 less a common MTU."""
+    texts = both(after=f"sum={(1400 - mtu) % 0xFFFF}")
+    (finding,), _, _ = judge(director=texts["director"])
+    assert f"the next-hop MTU was changed from {mtu} to 1400" in finding.cause.text
+
+
+def test_the_sending_node_is_described():
+    """TTL, whether its IP IDs run on, and how much it quotes tell one node from many."""
+    (finding,), _, _ = judge(director=burst())
+    assert finding.facts["ttl"] == (64,)
+    assert finding.facts["ip_ids_run_on"] is True
+    assert finding.facts["quoted_sources"] == 1
+    assert finding.timeline is not None
+    assert sum(finding.timeline.series["bad checksums"]) == 5
+
+
+def test_what_the_lost_messages_would_have_told_is_counted():
+    """Frag-needed that nobody believes leaves senders without their path MTU."""
+    (finding,), _, _ = judge(director=both()["director"])
+    assert finding.facts["too_big_messages"] == 5
+    assert finding.facts["connections_not_told_their_mtu"] == 1
