@@ -41,6 +41,9 @@ DRIFT_WINDOWS: Final = 16
 MIN_DRIFT_SPAN_NS: Final = 30_000_000_000
 """Below this a drift of 50 ppm, which is much for a PC clock, is 1.5 ms: less than delays vary."""
 
+UNKNOWN_DRIFT: Final = 100e-6
+"""What two such clocks may drift apart where too little was shared to show it."""
+
 
 @dataclass(frozen=True)
 class Clocks:
@@ -86,7 +89,10 @@ class Clocks:
 
 @dataclass(frozen=True)
 class _Fit:
-    """How far ahead a clock is: at `middle`, with error, drift and a reason; None: not known."""
+    """How far ahead a clock is: at `middle`, with error, drift and a reason; None: not known.
+
+    `middle` is a time of the other clock.
+    """
 
     ahead: int | None
     error: int | None
@@ -151,11 +157,13 @@ def _tree(
         if fit.ahead is None or base is None:
             refused.add(new)
             continue
+        base -= (fit.middle - middle[inside]) * drift[inside] // 1_000_000_000
         offset[new] = base - fit.ahead
         before = error[inside]
         error[new] = None if before is None or fit.error is None else before + fit.error
         drift[new] = drift[inside] + fit.drift_ppb
-        middle[new] = fit.middle
+        # Both vantages' times count from the moment that the fit is about, each on its own clock.
+        middle[new] = fit.middle + fit.ahead
         done.add(new)
     return Clocks(
         tuple(offset), tuple(error), tuple(reasons), tuple(drift), tuple(middle), reference
@@ -169,7 +177,7 @@ def _fit(bounds: Bounds, name: str) -> _Fit:
     times = np.concatenate([upper[0], lower[0]])
     begin, end = int(times.min()), int(times.max())
     middle = (begin + end) // 2
-    slope = _slope(upper, lower, begin, end)
+    slope, doubt = _slope(upper, lower, begin, end)
     fits = [_interval(upper, lower, middle, item) for item in ((slope, 0.0) if slope else (0.0,))]
     widths = [None if low is None or high is None else high - low for low, high in fits]
     chosen = 0
@@ -191,6 +199,7 @@ def _fit(bounds: Bounds, name: str) -> _Fit:
         )
         return _Fit(None, None, 0, middle, reason)
     error = max((high - low + 1) // 2, (low - high), RESOLUTION_NS)
+    error += round((end - begin) / 2 * doubt)
     reason = f"{shared}, offset within {error / 1e6:.3f} ms"
     if drift:
         reason += f", drift {drift / 1000:.1f} ppm"
@@ -213,23 +222,29 @@ def _interval(
     )
 
 
-def _slope(upper: NDArray[np.int64], lower: NDArray[np.int64], begin: int, end: int) -> float:
-    """Return the drift that the least delays of equal windows suggest, 0.0 in a short span."""
+def _slope(
+    upper: NDArray[np.int64], lower: NDArray[np.int64], begin: int, end: int
+) -> tuple[float, float]:
+    """Return the drift that the least delays of equal windows suggest, and how far it may be off.
+
+    They tell nothing in a short span.
+    """
     if end - begin < MIN_DRIFT_SPAN_NS:
-        return 0.0
+        return 0.0, UNKNOWN_DRIFT
     edges = np.linspace(begin, end + 1, DRIFT_WINDOWS + 1)
     slopes: list[float] = []
-    for points, best in ((upper, np.min), (lower, np.max)):
+    for points, best in ((upper, np.argmin), (lower, np.argmax)):
         where = np.digitize(points[0], edges) - 1
-        levels = [
-            (float(edges[window]), float(best(points[1][where == window])))
-            for window in range(DRIFT_WINDOWS)
-            if np.any(where == window)
-        ]
-        if len(levels) < 4:
-            continue
-        spot = np.array(levels)
+        inside = [points[:, where == window] for window in range(DRIFT_WINDOWS)]
+        extremes = [part[:, best(part[1])] for part in inside if part.shape[1]]
+        spot = np.array(extremes, dtype=np.float64).reshape(-1, 2)
         first, second = np.triu_indices(len(spot), 1)
         run = spot[second, 0] - spot[first, 0]
-        slopes.append(float(np.median((spot[second, 1] - spot[first, 1]) / run)))
-    return float(np.mean(slopes)) if slopes else 0.0
+        # What lies near together says little about a slope.
+        far = (run >= MIN_DRIFT_SPAN_NS) & (run >= run.max(initial=0) / 2)
+        if far.any():
+            rise = spot[second, 1] - spot[first, 1]
+            slopes.append(float(np.median(rise[far] / run[far])))
+    if not slopes:
+        return 0.0, UNKNOWN_DRIFT
+    return float(np.mean(slopes)), (max(slopes) - min(slopes)) / 2

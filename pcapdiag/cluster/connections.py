@@ -87,29 +87,24 @@ def join(vantages: Sequence[VantageTables], topology: Topology, clocks: Clocks) 
 
 
 def _turned(nodes: pl.DataFrame, topology: Topology) -> pl.DataFrame:
-    """Turn round the flows whose guessed originator is a VIP; `turned` tells it.
+    """Turn round the flows whose guessed originator is a VIP or a realserver's translated port.
 
     Guessed means by ports or by who was seen first: a traceroute's probe has the higher port at
-    the VIP.
+    the VIP, and many clients may come from one address. `turned` tells it.
     """
-    vips = owners.vips(topology, "nat", "dr", "tun").with_columns(pl.lit(True).alias("virtual"))
-    marked = nodes.join(
-        vips.rename({"resp_hi": "orig_hi", "resp_lo": "orig_lo"}),
-        on=["orig_hi", "orig_lo"],
-        how="left",
-        maintain_order="left",
-    ).join(
-        vips.rename({"virtual": "served"}),
-        on=["resp_hi", "resp_lo"],
-        how="left",
-        maintain_order="left",
-    )
-    turned = (
-        pl.col("virtual").fill_null(False)
-        & ~pl.col("served").fill_null(False)
-        & pl.col("originator_source").is_in(["port", "first"])
-    )
-    marked = marked.with_columns(turned.alias("again")).drop("virtual", "served")
+    vips = owners.vips(topology, "nat", "dr", "tun")
+    backs = _translated_ports(topology, nodes.schema)
+    sides = {
+        side: pl.any_horizontal(
+            pl.struct(f"{side}_hi", f"{side}_lo").is_in(_structs(vips, side, "hi", "lo")),
+            pl.struct("ip_proto", f"{side}_hi", f"{side}_lo", f"{side}_port").is_in(
+                _structs(backs, side, "hi", "lo", "port")
+            ),
+        )
+        for side in ("orig", "resp")
+    }
+    guessed = pl.col("originator_source").is_in(["port", "first"])
+    marked = nodes.with_columns((sides["orig"] & ~sides["resp"] & guessed).alias("again"))
     pairs = [(f"orig_{part}", f"resp_{part}") for part in ("hi", "lo", "port")]
     pairs.append(("client", "server"))
     return marked.with_columns(
@@ -124,16 +119,7 @@ def _turned(nodes: pl.DataFrame, topology: Topology) -> pl.DataFrame:
 
 def _kinds(nodes: pl.DataFrame, topology: Topology) -> pl.DataFrame:
     """Add `kind` (LEG_KINDS): a flow to a realserver's translated port is a back leg."""
-    backs = pl.DataFrame(
-        [
-            (service.ip_proto, *address, port)
-            for service in topology.services
-            if service.method == "nat"
-            for address, port in sorted(service.realserver_ports)
-        ],
-        schema={name: nodes.schema[name] for name in _SERVER},
-        orient="row",
-    ).unique()
+    backs = _translated_ports(topology, nodes.schema)
     marked = nodes.join(
         backs.with_columns(pl.lit(True).alias("behind")),
         on=_SERVER,
@@ -146,6 +132,27 @@ def _kinds(nodes: pl.DataFrame, topology: Topology) -> pl.DataFrame:
         .otherwise(pl.lit("front", LEG_KINDS))
     )
     return marked.with_columns(kind.alias("kind")).drop("behind")
+
+
+def _translated_ports(topology: Topology, schema: pl.Schema) -> pl.DataFrame:
+    """Return the realservers' ports behind the translation of NAT, as columns _SERVER."""
+    return pl.DataFrame(
+        [
+            (service.ip_proto, *address, port)
+            for service in topology.services
+            if service.method == "nat"
+            for address, port in sorted(service.realserver_ports)
+        ],
+        schema={name: schema[name] for name in _SERVER},
+        orient="row",
+    ).unique()
+
+
+def _structs(ends: pl.DataFrame, side: str, *parts: str) -> pl.Series:
+    """Return the endpoints of a table with resp_ columns as structs of a side's columns."""
+    kept = [name for name in ("ip_proto",) if name in ends.columns]
+    renamed = ends.rename({f"resp_{part}": f"{side}_{part}" for part in parts})
+    return renamed.select(*kept, *(f"{side}_{part}" for part in parts)).to_struct().implode()
 
 
 def _ends(nodes: pl.DataFrame, topology: Topology) -> pl.DataFrame:

@@ -112,31 +112,40 @@ def _keyed(seen: pl.DataFrame) -> pl.DataFrame:
         # Translation changes one end of the error and one of the quote: the other stays.
         return pl.when(unchanged | ~known).then(name).alias(name)
 
-    return seen.with_columns(
+    kept_whole: list[str | pl.Expr] = [
+        "ip_version",
+        "icmp_type",
+        "icmp_code",
+        "next_hop_mtu",
+        "gateway_hi",
+        "gateway_lo",
+        "icmp_len",
+        pl.when(pl.col("ip_id") != 0).then("ip_id").alias("ip_id"),
+        "quoted_ip_len",
+        "quoted_ip_id",
+        "connection",
+        "quoted_sender",
+        kept("src_hi", inbound),
+        kept("src_lo", inbound),
+        kept("dst_hi", ~inbound),
+        kept("dst_lo", ~inbound),
+        *(pl.when(~known).then(name).alias(name) for name in _QUOTED),
+    ]
+    # A capture may have cut the quote before the sequence number: then it is the only one that
+    # others saw. Behind that comes a checksum, which only a quote without either needs.
+    marked = seen.with_columns(pl.struct(kept_whole).hash(_SEED).alias("whole"))
+    numbers = pl.col("quoted_tcp_seq").drop_nulls()
+    only = pl.when((numbers.n_unique() == 1).over("whole")).then(numbers.first().over("whole"))
+    total = pl.when(quoted_id.is_null() & pl.col("quoted_tcp_seq").is_null())
+    return marked.with_columns(
         pl.struct(
-            "ip_version",
-            "icmp_type",
-            "icmp_code",
-            "next_hop_mtu",
-            "gateway_hi",
-            "gateway_lo",
-            "icmp_len",
-            pl.when(pl.col("ip_id") != 0).then("ip_id").alias("ip_id"),
-            "quoted_ip_len",
-            "quoted_ip_id",
-            "quoted_tcp_seq",
-            pl.when(quoted_id.is_null()).then("quoted_transport_checksum").alias("sum"),
-            "connection",
-            "quoted_sender",
-            kept("src_hi", inbound),
-            kept("src_lo", inbound),
-            kept("dst_hi", ~inbound),
-            kept("dst_lo", ~inbound),
-            *(pl.when(~known).then(name).alias(name) for name in _QUOTED),
+            "whole",
+            pl.coalesce("quoted_tcp_seq", only),
+            pl.when(only.is_null()).then(total.then("quoted_transport_checksum")).alias("sum"),
         )
         .hash(_SEED)
         .alias("key")
-    )
+    ).drop("whole")
 
 
 def _numbered(seen: pl.DataFrame, clocks: Clocks) -> pl.DataFrame:
@@ -151,11 +160,19 @@ def _numbered(seen: pl.DataFrame, clocks: Clocks) -> pl.DataFrame:
         | (pl.col("vantage") != pl.col("vantage").shift(1))
     ).fill_null(True)
     gap = pl.col("time_ns") - pl.col("time_ns").shift(1)
+    # What nothing names is another message at once, unless it is the same frame to the last bit.
+    nameless = (
+        (pl.col("ip_id").fill_null(0) == 0)
+        & (pl.col("quoted_ip_id").fill_null(0) == 0)
+        & pl.col("quoted_tcp_seq").is_null()
+        & pl.col("copy_of").is_null()
+    )
+    apart = (gap >= NEXT_MESSAGE_NS) | nameless
     again = (
         new
         | gap.is_null()
         | (gap > TRANSIT_NS)
-        | ((pl.col("ttl") >= pl.col("ttl").shift(1)) & (gap >= NEXT_MESSAGE_NS))
+        | ((pl.col("ttl") >= pl.col("ttl").shift(1)) & apart)
     )
     runs = ordered.with_columns(new.cum_sum().alias("run"), again.cum_sum().alias("nth"))
     counts = runs.group_by("run").agg(
@@ -236,7 +253,6 @@ def _messages(seen: pl.DataFrame) -> pl.DataFrame:
         "quoted_proto",
         "quoted_ip_len",
         "quoted_ip_id",
-        "quoted_tcp_seq",
         "connection",
         "quoted_sender",
     )
@@ -244,6 +260,7 @@ def _messages(seen: pl.DataFrame) -> pl.DataFrame:
         first.group_by("message", maintain_order=True)
         .agg(
             *(pl.col(name).first() for name in names),
+            pl.col("quoted_tcp_seq").drop_nulls().first(),
             pl.col("quoted_len").max(),
             verdict.alias("icmp_checksum"),
             pl.col("common_ns").min().alias("first_ns"),

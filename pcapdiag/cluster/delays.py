@@ -40,7 +40,10 @@ ARP_ALONE_NS: Final = 1_000_000_000
 
 @dataclass
 class Bounds:
-    """Bounds on how far a vantage's clock is ahead of another's, as points (time, bound)."""
+    """Bounds on how far a vantage's clock is ahead of another's, as points (time, bound).
+
+    The times are the other one's.
+    """
 
     upper: list[NDArray[np.int64]] = field(default_factory=list)
     lower: list[NDArray[np.int64]] = field(default_factory=list)
@@ -55,8 +58,8 @@ class Bounds:
     def flipped(self) -> Bounds:
         """Return the bounds as seen from the other vantage."""
         turned = Bounds(packets=self.packets)
-        turned.upper = [np.stack([part[0] - part[1], -part[1]]) for part in self.lower]
-        turned.lower = [np.stack([part[0] - part[1], -part[1]]) for part in self.upper]
+        turned.upper = [np.stack([part[0] + part[1], -part[1]]) for part in self.lower]
+        turned.lower = [np.stack([part[0] + part[1], -part[1]]) for part in self.upper]
         return turned
 
 

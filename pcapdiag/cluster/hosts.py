@@ -6,9 +6,12 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, cast
 
+import polars as pl
+
 from pcapdiag.addresses import ip_text, mac_text
 from pcapdiag.cluster import macs
 from pcapdiag.cluster.parts import HostInfo, Role, VantageRole
+from pcapdiag.cluster.tunnelling import ENCAPSULATION_OF
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -49,11 +52,12 @@ def find(
         if role.role == "unknown" or (not mine and role.role != "director"):
             continue
         taken |= mine
+        ends = _tunnel_ends(observed, index, mine) if role.role == "realserver" else frozenset()
         made.append(
             HostInfo(
                 vantage.name,
                 role.role,
-                _addresses(observed, mine, served),
+                _addresses(observed, mine, served) | ends,
                 frozenset(mine),
                 role.reason,
             )
@@ -65,6 +69,8 @@ def find(
             continue
         mine = frozenset({mac} | {two for one, two in evidence.twins if one == mac} - taken)
         addresses = _addresses(observed, mine, served)
+        if kind == "realserver":
+            addresses |= _tunnel_ends(observed, None, mine)
         entry = _named(site, mine, addresses)
         name = entry.name if entry else _address_name(addresses - vips, mac)
         made.append(HostInfo(name, cast("Role", kind), addresses, mine, reason))
@@ -125,6 +131,23 @@ def _addresses(
             found |= macs.addresses_of(observed.macs, mac, family)
         found |= served.get(mac, set())
     return frozenset(found)
+
+
+def _tunnel_ends(observed: Observed, index: int | None, mine: frozenset[int]) -> frozenset[Address]:
+    """Return the addresses to which a realserver's tunnelled requests come.
+
+    Those its own capture (of vantage `index`) shows arriving; elsewhere the one that all frames to
+    its MAC are for, since a MAC that takes several may be a router's on the way.
+    """
+    taken = pl.col("eth_dst").is_in(list(mine))
+    if index is not None:
+        taken = (pl.col("vantage") == index) & (pl.col("eth_dst").is_null() | taken)
+    came = observed.tunnelled.filter(
+        pl.col("by_orig") & pl.col("tunnel").is_in(list(ENCAPSULATION_OF)) & taken
+    )
+    ends = came.select("outer_dst_hi", "outer_dst_lo").unique().head(macs.MAX_ADDRESSES)
+    found = frozenset(ends.iter_rows())
+    return found if index is not None or len(found) == 1 else frozenset()
 
 
 def _address_name(addresses: Iterable[Address], mac: int) -> str:
