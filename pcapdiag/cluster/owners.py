@@ -63,10 +63,12 @@ def find(
         .group_by("connection")
         .agg(pl.col("resp_port").first().alias("realserver_port"))
     )
+    address = pl.when(pl.col("lo").is_not_null()).then(pl.struct("hi", "lo").hash())
     one = (
-        evidence.group_by("connection")
+        evidence.with_columns(address.alias("address"))
+        .group_by("connection")
         .agg(
-            pl.struct("hi", "lo").filter(pl.col("lo").is_not_null()).n_unique().alias("addresses"),
+            pl.col("address").drop_nulls().n_unique().alias("addresses"),
             pl.col("mac").drop_nulls().n_unique().alias("macs"),
             pl.col("hi").drop_nulls().first().alias("realserver_hi"),
             pl.col("lo").drop_nulls().first().alias("realserver_lo"),
