@@ -325,6 +325,12 @@ ENCAPSULATIONS: Final = pl.Enum(["ipip", "gre", "gue"])
 LEG_KINDS: Final = pl.Enum(["front", "back"])
 """Front: client and VIP. Back: client and realserver, behind the director's translation (NAT)."""
 
+CONNECTION_STATES: Final = pl.Enum(["opening", "open", "closing", "closed", "reset"])
+"""Of TCP, at the end of the captures. Closing: one side sent its FIN. LVS-DR and LVS-TUN hide the
+realserver's half from the director: there a healthy close stays "closing"."""
+
+WAITS_FOR: Final = pl.Enum(["client", "realserver", "both"])
+
 PLACES: Final = pl.Enum(["in", "out", "at"])
 """Of a sighting: arriving at the capturing host, leaving it, or at an endpoint or unknown."""
 
@@ -360,6 +366,11 @@ CONNECTIONS: Final = (
     _C("first_ns", pl.Int64, "ns UTC", "", "n/a", "", "on the common clock"),
     _C("last_ns", pl.Int64, "ns UTC", "", "n/a", "", "on the common clock"),
     _C("ambiguous", pl.Boolean, "", "", "n/a", "", "more than one realserver could own it; realserver columns are null"),
+    _C("state", CONNECTION_STATES, "", "", "n/a", "", "at the end; null: not TCP"),
+    _C("waits_for", WAITS_FOR, "", "", "n/a", "", "whose acknowledgement of what was sent is outstanding at the end; null: nobody's, or not visible"),
+    _C("idle_ns", pl.Int64, "ns", "", "n/a", "", "longest pause between two of its packets"),
+    _C("idle_end_ns", pl.Int64, "ns UTC", "", "n/a", "", "when that pause ended, on the common clock"),
+    _C("earlier", pl.UInt32, "", "", "n/a", "", "the connection that had the same endpoints before; null: none"),
 )
 
 LEGS: Final = (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag.cluster import owners
+from pcapdiag.cluster import owners, states
 from pcapdiag.cluster.orientation import oriented
 from pcapdiag.schema import LEG_KINDS, conform
 
@@ -63,6 +63,7 @@ def join(vantages: Sequence[VantageTables], topology: Topology, clocks: Clocks) 
     table = (
         ends.join(realservers, on="connection", how="left")
         .join(times, on="connection", how="left")
+        .join(states.find(vantages, legs, clocks), on="connection", how="left")
         .with_columns((pl.col("unclear") | pl.col("several").fill_null(False)).alias("ambiguous"))
     )
     hidden = [
@@ -75,7 +76,7 @@ def join(vantages: Sequence[VantageTables], topology: Topology, clocks: Clocks) 
             "realserver_name",
         )
     ]
-    table = table.with_columns(hidden).sort("connection")
+    table = states.earlier(table.with_columns(hidden))
     notes = []
     ambiguous = table.get_column("ambiguous").sum()
     if ambiguous:
