@@ -6,7 +6,9 @@ import hashlib
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
 
 from pcapdiag.capture.reader import open_capture
 from pcapdiag.decode import packets
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from pcapdiag.decode.packets import Decoded
 
 _DIGEST_BLOCK = 1 << 20
+
+_ONE_THREAD_BYTES: Final = 8 << 20
+"""A capture of so many bytes is one batch: there is nothing to decode beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,9 @@ def read_capture(
     size = _size(path)
     if progress:
         progress(path, 0, size)
-    with open_capture(path) as reader:
-        decoded = packets.decode_capture(reader, capture)
+    threads = 1 if size is not None and size <= _ONE_THREAD_BYTES else pl.thread_pool_size()
+    with open_capture(path, ahead=threads if threads > 1 else 0) as reader:
+        decoded = packets.decode_capture(reader, capture, threads=threads)
         info = reader.info
     sha256 = _sha256(path) if digest and size is not None else None
     if progress:

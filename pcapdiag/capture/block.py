@@ -21,12 +21,16 @@ BLOCK_BYTES: Final = (32 << 20) - SLACK_BYTES
 class Block:
     """A window that moves over a byte source: `data[:end]` holds bytes `offset`, `offset` + 1, ...
 
-    The same memory is used again after `advance`. Bytes already read may be given as `head`.
+    The same memory is used again after `advance`, or after `ahead` times more: views of `data` are
+    valid until then. Bytes already read may be given as `head`.
     """
 
-    def __init__(self, source: ByteSource, head: bytes = b"", size: int = BLOCK_BYTES) -> None:
+    def __init__(
+        self, source: ByteSource, head: bytes = b"", size: int = BLOCK_BYTES, ahead: int = 0
+    ) -> None:
         self._source = source
         self._array = _memory(max(size, len(head)))
+        self._others: list[NDArray[np.uint8] | None] = [None] * ahead
         self._array[: len(head)] = np.frombuffer(head, dtype=np.uint8)
         self.end = len(head)
         self.offset = 0
@@ -38,7 +42,7 @@ class Block:
 
     @property
     def data(self) -> NDArray[np.uint8]:
-        """The bytes that are there now: a view, valid until the next `advance`."""
+        """The bytes that are there now: a view."""
         return self._array[: self.end]
 
     @property
@@ -58,7 +62,9 @@ class Block:
         """
         rest = self.end - used
         if used:
-            self._array[:rest] = self._array[used : self.end]
+            before = self._array
+            self._array = self._next()
+            self._array[:rest] = before[used : self.end]
         self.offset += used
         self.end = rest
         self._fill()
@@ -67,6 +73,14 @@ class Block:
             grown[: self.end] = self._array[: self.end]
             self._array = grown
             self._fill()
+
+    def _next(self) -> NDArray[np.uint8]:
+        """Return the memory that was in use longest ago, and queue the one that is in use now."""
+        self._others.append(self._array)
+        oldest = self._others.pop(0)
+        if oldest is None or len(oldest) < len(self._array):
+            return _memory(self._room)
+        return oldest
 
     def _fill(self) -> None:
         view = self._array.data[: self._room]

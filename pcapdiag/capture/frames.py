@@ -21,7 +21,7 @@ MAX_BATCH_FRAMES: Final = 1 << 17
 class FrameBatch:
     """Consecutive frames of one capture, as columns of equal length over one block of bytes.
 
-    `data` may be reused by the reader: a batch is valid until the next one is asked for. Columns
+    `data` may be reused by the reader, see CaptureReader. Columns
     may be read-only. Every frame lies within the data: start + caplen <= len(data).
     """
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -35,7 +38,8 @@ from pcapdiag.protocols import UDP_PORT_GUE
 from pcapdiag.schema import DecodeNote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
 
     from pcapdiag.capture.frames import FrameBatch
     from pcapdiag.decode.columns import Offsets
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
 GUE_PORTS: Final = frozenset({UDP_PORT_GUE})
 """UDP destination ports taken for GUE unless the caller names others."""
 
-HEADERS_AT_ONCE: Final = 1 << 14
+HEADERS_AT_ONCE: Final = 1 << 15
 """Frames whose headers are decoded together: what one pass over them fetched is still in the
 processor's cache for the next. Less, and the passes' own overhead shows."""
 
@@ -62,29 +66,67 @@ class Decoded:
 
 
 def decode_capture(
-    reader: Iterable[FrameBatch], capture: int, *, gue_ports: frozenset[int] = GUE_PORTS
+    reader: Iterable[FrameBatch],
+    capture: int,
+    *,
+    gue_ports: frozenset[int] = GUE_PORTS,
+    threads: int = 1,
 ) -> Decoded:
     """Decode every batch of a capture; `capture` is its index within the case.
 
-    Raises what the reader raises, and nothing else whatever the frames hold.
+    With more than one of `threads` batches are decoded side by side: each must stay valid while
+    so many more are read. Raises what the reader raises, and nothing else whatever the frames hold.
     """
-    rare = RareLinks()
-    parts: list[Decoded] = []
-    rows = 0
-    for batch in reader:
-        parts.append(
-            decode_batch(batch, capture, gue_ports=gue_ports, row_base=rows, rare_links=rare)
-        )
-        rows += len(batch)
+    decode = partial(decode_batch, capture=capture, gue_ports=gue_ports, rare_links=RareLinks())
+    if threads == 1:
+        parts = []
+        rows = 0
+        for batch in reader:
+            parts.append(decode(batch, row_base=rows))
+            rows += len(batch)
+    else:
+        parts = list(_side_by_side(reader, decode, threads))
     return concat(parts)
 
 
-def concat(parts: Sequence[Decoded]) -> Decoded:
-    """Join parts end to end; their `row` columns are kept, so they must carry their row_base."""
+def _side_by_side(
+    reader: Iterable[FrameBatch], decode: Callable[..., Decoded], threads: int
+) -> Iterator[Decoded]:
+    """Yield the decoded batches in order, at most `threads` of them under work."""
+    pending: deque[Future[Decoded]] = deque()
+    rows = 0
+    with ThreadPoolExecutor(threads) as pool:
+        for batch in reader:
+            if len(pending) == threads:
+                yield pending.popleft().result()
+            pending.append(pool.submit(decode, batch, row_base=rows))
+            rows += len(batch)
+            if not link.are_known(batch.linktype):
+                wait(pending)  # what scapy is asked about is counted in order
+        while pending:
+            yield pending.popleft().result()
+
+
+def concat(parts: list[Decoded]) -> Decoded:
+    """Join parts end to end; their `row` columns are kept, so they must carry their row_base.
+
+    `parts` is emptied, so that the memory of a part can be freed column by column.
+    """
     names = [item.name for item in fields(Decoded)]
-    if not parts:
-        return Decoded(**{name: schema.empty(name) for name in names})
-    return Decoded(**{name: pl.concat([getattr(part, name) for part in parts]) for name in names})
+    tables = {name: [getattr(part, name) for part in parts] for name in names}
+    parts.clear()
+    return Decoded(**{name: _stacked(frames, name) for name, frames in tables.items()})
+
+
+def _stacked(frames: list[pl.DataFrame], table: str) -> pl.DataFrame:
+    """Return frames as one, each column in one piece, as it is read by row many times."""
+    columns = [frame.get_columns() for frame in frames if len(frame)]
+    frames.clear()
+    if not columns:
+        return schema.empty(table)
+    return pl.DataFrame(
+        [pl.concat([part.pop(0) for part in columns], rechunk=True) for _ in schema.dtypes(table)]
+    )
 
 
 def decode_batch(

@@ -61,8 +61,7 @@ def build(
     if capture_ids is None:
         capture_ids = [_capture_id(part.packets) for _, part in captures]
     decoded = _merge([part for _, part in captures])
-    # Batches come as chunks; a table of one chunk is read by row several times faster.
-    packets = decoded.packets.rechunk()
+    packets = decoded.packets
     found = flows.build(packets, decoded.sacks, decoded.icmp)
     packets = packets.hstack(found.in_flows)
     return VantageTables(
@@ -90,7 +89,7 @@ def _capture_id(packets: pl.DataFrame) -> int:
 def _merge(parts: Sequence[Decoded]) -> Decoded:
     """Return the parts as one, by time, with `row` counting in the merged packets."""
     if not parts:
-        return concat(())
+        return concat([])
     if len(parts) == 1:
         return parts[0]
     begins = np.cumsum([0, *(len(part.packets) for part in parts)])

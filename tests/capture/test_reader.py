@@ -205,6 +205,31 @@ def test_batches_are_bounded(tmp_path):
     assert list(read_frames(str(path), [200_000, 2])) == [2, 200_000]
 
 
+@pytest.mark.parametrize("ahead", [1, 3])
+@pytest.mark.parametrize("content", [_pcap(30_000), _pcapng() * 2500])
+def test_batches_stay_while_more_are_read(tmp_path, content, ahead):
+    """A batch holds its own bytes until more batches were read than was asked for."""
+    path = tmp_path / "a"
+    path.write_bytes(content)
+
+    def kept(batch):
+        return [
+            batch.data[start : start + length].tobytes()
+            for start, length in zip(batch.start.tolist(), batch.caplen.tolist(), strict=True)
+        ]
+
+    with CaptureReader(str(path), 100) as reader:
+        alone = [kept(batch) for batch in reader]
+    assert len(alone) > 2 * ahead
+    waiting, found = [], []
+    with CaptureReader(str(path), 100, ahead) as reader:
+        for batch in reader:
+            waiting.append(batch)
+            if len(waiting) > ahead:
+                found.append(kept(waiting.pop(0)))
+    assert found + [kept(batch) for batch in waiting] == alone
+
+
 def test_frames_for_evidence(tmp_path):
     """Named frames come with their bytes; numbers that are not there are left out."""
     path = tmp_path / "x.pcap"
