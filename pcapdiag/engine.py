@@ -14,6 +14,7 @@ from pcapdiag.capture import linktype
 from pcapdiag.case import Case
 from pcapdiag.decode.packets import Decoded
 from pcapdiag.errors import CaptureError, RuleError
+from pcapdiag.facts import Facts
 from pcapdiag.flows import vantage as vantages
 from pcapdiag.result import (
     MAX_EVIDENCE,
@@ -66,6 +67,7 @@ def load(
     inputs: Sequence[VantageInput],
     *,
     site: Site | None = None,
+    facts: Facts | None = None,
     since: Instant | None = None,
     until: Instant | None = None,
     digest: bool = False,
@@ -102,7 +104,7 @@ def load(
             if part.sha256
         )
         tables.append(built)
-    return Loaded(Case(tuple(tables), site), tuple(failures), sha256, notes)
+    return Loaded(Case(tuple(tables), site, facts or Facts()), tuple(failures), sha256, notes)
 
 
 def analyze(
@@ -341,4 +343,4 @@ def _case_notes(case: Case) -> tuple[str, ...]:
         for item, reason in zip(case.vantages, case.clocks.reasons, strict=True)
         if reason and case.clocks.offset_ns[item.index] is None
     )
-    return (*case.topology.notes, *case.connections.notes, *clocks)
+    return (*case.facts.notes, *case.topology.notes, *case.connections.notes, *clocks)

@@ -12,7 +12,9 @@ Mechanism
 
 Evidence
     At least five messages of one sender within a minute whose checksum fails over exactly the bytes
-    the IP length names, all of them captured; and what fits the difference in all of them.
+    the IP length names, all of them captured; and what fits the difference in all of them. Where
+    the same messages were captured in order before, what changed is read off and the box between
+    named. Kernel logs given with --facts are counted in, "last message repeated" included.
 
 Not this rule
     - Cut frames (snaplen) and fragments: their checksums cannot be verified, they count as neither.
@@ -70,6 +72,12 @@ MAX_GROUPS = 1000
 MAX_CITED = 20
 """Messages cited in a finding; the full count stands beside them."""
 
+LOGGED = "icmp-checksum"
+"""The kind of log line that counts here, see facts/kernel_log.py."""
+
+MAX_LOGGED = 20
+"""Senders of the logs alone that are named; a log with more is better read itself."""
+
 MAX_BEFORE = 3
 """Sights of messages still in order that are cited: enough to find the place between."""
 
@@ -110,6 +118,7 @@ def check(case: Case) -> Iterator[Outcome]:
             case,
             bursts.filter(*(pl.col(key) == sender[key] for key in ("src_hi", "src_lo", "vantage"))),
         )
+    yield from _logged_only(case, senders)
     verified = case.verified_checksums
     if senders.height == 0 and verified:
         yield Clean(
@@ -122,6 +131,46 @@ def check(case: Case) -> Iterator[Outcome]:
             needs=("whole packets (snaplen 0)",),
             capture_command=case.capture_command(role="director"),
         )
+
+
+def _logged_only(case: Case, senders: pl.DataFrame) -> Iterator[NotExamined]:
+    """Say which hosts log bad checksums of senders that no capture shows."""
+    shown = {case.address_text(row, "src") for row in senders.iter_rows(named=True)}
+    logged: dict[tuple[str, str | None], int] = {}
+    for log in case.facts.logs:
+        for item in log.counts:
+            if item.kind == LOGGED and item.sender not in shown and item.lines >= BURST:
+                key = (log.host, item.sender)
+                logged[key] = logged.get(key, 0) + item.lines
+    by_count = sorted(logged.items(), key=lambda item: (-item[1], str(item[0])))
+    for (host, sender), lines in by_count[:MAX_LOGGED]:
+        if sender is None and shown:
+            continue  # these lines may be about the messages that are reported
+        whom = f"from {sender}" if sender else "whose sender they do not name"
+        yield NotExamined(
+            scope=Scope(),
+            reason=f"the kernel log of {host} counts {lines} ICMP messages with bad checksums "
+            f"{whom}; these captures show no burst of them",
+            needs=(f"a capture on {host} while its log grows, whole ICMP packets",),
+            capture_command=case.capture_command(role="director"),
+        )
+
+
+def _logs(case: Case, sender: str) -> tuple[dict[str, Any], str]:
+    """Return what kernel logs count of this sender's messages, and a sentence about it."""
+    lines = case.facts.log_lines(LOGGED, sender)
+    unnamed = sum(case.facts.log_lines(LOGGED).values()) - sum(
+        item.lines
+        for log in case.facts.logs
+        for item in log.counts
+        if item.kind == LOGGED and item.sender is not None
+    )
+    facts = {
+        "kernel_log_lines": sum(lines.values()) if case.facts.logs else None,
+        "kernel_log_lines_without_sender": unnamed if case.facts.logs else None,
+    }
+    told = ", ".join(f"{count} in that of {host}" for host, count in sorted(lines.items()))
+    return facts, f" Kernel logs hold {told}." if told else ""
 
 
 def _in_burst() -> pl.Expr:
@@ -144,13 +193,14 @@ def _finding(case: Case, bad: pl.DataFrame) -> Finding:
     macs = tuple(case.mac_text(mac) for mac in sorted(bad["eth_src"].drop_nulls().unique()))
     cause, facts = _cause(case, bad)
     times = bad["time_ns"].drop_nulls()
+    logs, logged = _logs(case, sender)
     span_s = (int(times.max()) - int(times.min())) / 1e9 if times.len() else 0.0  # type: ignore[arg-type]
     connections = bad["connection"].drop_nulls().unique(maintain_order=True).to_list()
     return Finding(
         title=f"ICMP from {sender} arrives with bad checksums",
         summary=(
             f"{bad.height} messages ({_kinds(bad)}) from {sender} within {span_s:.1f} s fail their "
-            f"checksum and are ignored by whoever they are for: {cause.text}."
+            f"checksum and are ignored by whoever they are for: {cause.text}." + logged
         ),
         cause=cause,
         severity=Severity.MEDIUM,
@@ -176,6 +226,7 @@ def _finding(case: Case, bad: pl.DataFrame) -> Finding:
             **facts,
             **_node(bad),
             **_broken(bad),
+            **logs,
         },
         timeline=_timeline(times),
         alternatives=(

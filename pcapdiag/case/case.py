@@ -6,7 +6,7 @@ of this folder, a family each; this class is their front door.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -48,6 +48,7 @@ from pcapdiag.cluster import (
     packet_crossings,
     topology,
 )
+from pcapdiag.facts import Facts
 from pcapdiag.flows import history
 from pcapdiag.protocols import IpProto
 
@@ -68,6 +69,7 @@ class Case:
 
     vantages: tuple[VantageTables, ...]
     site: Site | None = None
+    facts: Facts = field(default_factory=Facts)
 
     # What the cluster is, and what crossed it.
 

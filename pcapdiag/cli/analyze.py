@@ -54,6 +54,7 @@ class Request:
     evidence_payload: bool
     dissect: bool
     site: str | None
+    facts: tuple[str, ...]
     select: tuple[str, ...]
     ignore: tuple[str, ...]
     rules_dirs: tuple[str, ...]
@@ -155,6 +156,13 @@ Where several apply: 2 before 3 before 1.
     "'pcapdiag inspect --write-site' makes one to start from.",
 )
 @click.option(
+    "--facts",
+    metavar="[NAME=]FILE",
+    multiple=True,
+    help="What a host says itself (repeatable): kernel logs (dmesg, syslog, journalctl -k), plain "
+    "or gzip, or a directory of them.",
+)
+@click.option(
     "--select",
     metavar="RULE",
     multiple=True,
@@ -209,10 +217,12 @@ def run(request: Request) -> int:
     inputs, unresolved = resolve_inputs(request.captures)
     cores.bound(inputs)
     from pcapdiag import engine, registry
+    from pcapdiag.facts import load as load_facts
     from pcapdiag.site import load as load_site
 
     if request.select or request.ignore or request.rules_dirs:
         _check_rules(request, registry.rules(request.rules_dirs))
+    facts = load_facts(request.facts)
     site = load_site(request.site) if request.site is not None else None
     _check_targets(request, inputs)
     now_ns = _now_ns()
@@ -224,6 +234,7 @@ def run(request: Request) -> int:
         loaded = engine.load(
             inputs,
             site=site,
+            facts=facts,
             since=_engine_instant(request.since),
             until=_engine_instant(request.until),
             digest=request.digest,
@@ -320,7 +331,8 @@ def _check_rules(request: Request, known: Any) -> None:
 
 def _check_targets(request: Request, inputs: Sequence[VantageInput]) -> None:
     read = [path for item in inputs for path in item.paths]
-    read += [each for each in (*request.captures, request.site) if each is not None]
+    named = (*request.captures, request.site, *(each.partition("=")[2] for each in request.facts))
+    read += [each for each in (*named, *request.facts) if each]
     output.check(request.targets, read)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from pcapdiag.rules import icmp_checksum_burst
 from stories import case, cited, marked
 
+from pcapdiag.facts.files import Facts, HostLog
+from pcapdiag.facts.kernel_log import LogCount
 from pcapdiag.result import Clean, Finding, NotExamined
 
 SERVICE = """
@@ -168,3 +172,28 @@ def test_what_the_lost_messages_would_have_told_is_counted():
     (finding,), _, _ = judge(director=both()["director"])
     assert finding.facts["too_big_messages"] == 5
     assert finding.facts["connections_not_told_their_mtu"] == 1
+
+
+def logged(text, sender, lines):
+    """Return the outcomes with a kernel log of the director beside its capture."""
+    log = HostLog("director", (LogCount("icmp-checksum", sender, lines),))
+    return list(icmp_checksum_burst.check(replace(case(director=text), facts=Facts((log,)))))
+
+
+def test_kernel_logs_are_counted_in():
+    """Lines about the sender stand beside its messages, lines without one apart."""
+    (finding,) = logged(burst(), "192.0.2.1", 1523)
+    assert finding.facts["kernel_log_lines"] == 1523
+    assert "Kernel logs hold 1523 in that of director" in finding.summary
+    (finding,) = logged(burst(), None, 7)
+    assert finding.facts["kernel_log_lines_without_sender"] == 7
+
+
+@pytest.mark.parametrize(("lines", "questions"), [(5, 1), (4, 0)])
+def test_a_log_about_messages_that_no_capture_shows_is_a_question(lines, questions):
+    """No frames, no finding: the capture that would show them is named."""
+    outcomes = logged(burst(residual=0).replace("sum=0 !", ""), "198.51.100.9", lines)
+    asked = [item for item in outcomes if isinstance(item, NotExamined)]
+    assert len(asked) == questions
+    assert all("198.51.100.9" in item.reason for item in asked)
+    assert not any(isinstance(item, Finding) for item in outcomes)
