@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 LINE = "kernel: IPVS: Incoming ICMP: failed checksum from 192.0.2.1!\n"
 
 
@@ -19,7 +21,8 @@ def test_a_kernel_log_is_counted_in_and_noted(run, place):
     assert "dmesg.txt: 7 lines of the kernel log of director counted in" in notes
 
 
-def test_a_log_that_cannot_be_read_is_wrong_usage(run, place):
+@pytest.mark.usefixtures("place")
+def test_a_log_that_cannot_be_read_is_wrong_usage(run):
     """Exit code 2 and one line, before anything is read."""
     ended = run("analyze", "director.pcap", "--facts", "director=missing.txt")
     assert ended.code == 2
