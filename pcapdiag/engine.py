@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from pcapdiag import __version__, folding, registry, workers
 from pcapdiag.addresses import ip_text, mac_text
 from pcapdiag.capture import linktype
-from pcapdiag.case import Case
+from pcapdiag.case import Case, figures
 from pcapdiag.decode.packets import Decoded
 from pcapdiag.errors import CaptureError, RuleError
 from pcapdiag.facts import Facts
@@ -22,7 +22,6 @@ from pcapdiag.result import (
     CaptureFile,
     Clean,
     Cluster,
-    Edge,
     FailedRule,
     Finding,
     Host,
@@ -43,6 +42,9 @@ if TYPE_CHECKING:
     from pcapdiag.result import Outcome
     from pcapdiag.site import Site
     from pcapdiag.workers import ReadCapture
+
+MAX_ILLUSTRATED: Final = 20
+"""Findings that get figures, the worst first: more are not looked at one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,17 +132,30 @@ def analyze(
         except Exception as error:  # noqa: BLE001 - a rule's fault must not cost the report
             failed.append(FailedRule(rule=rule.id, error=clean(f"{type(error).__name__}: {error}")))
     findings = folding.fold([item for item in outcomes if isinstance(item, Finding)])
+    findings, undrawn = _illustrated(case, sorted(findings, key=_worst_first))
     return Result(
         tool=Tool(version=__version__),
         generated_at_ns=now_ns,
         vantages=_vantages(loaded),
-        cluster=_cluster(case),
-        findings=tuple(sorted(findings, key=_worst_first)),
+        cluster=_cluster(case, findings),
+        findings=tuple(findings),
         not_examined=tuple(item for item in outcomes if isinstance(item, NotExamined)),
         clean=tuple(item for item in outcomes if isinstance(item, Clean)),
         failed_rules=tuple(failed),
-        notes=(*loaded.notes, *_case_notes(case)),
+        notes=(*loaded.notes, *_case_notes(case), *undrawn),
     )
+
+
+def _illustrated(case: Case, findings: list[Finding]) -> tuple[list[Finding], list[str]]:
+    """Return the findings, the worst with figures, and why some have none."""
+    drawn, notes = list(findings), []
+    for index, finding in enumerate(findings[:MAX_ILLUSTRATED]):
+        try:
+            drawn[index] = figures.illustrated(case, finding)
+        except Exception as error:  # noqa: BLE001 - a figure's fault must not cost the report
+            what = clean(f"{type(error).__name__}: {error}")
+            notes.append(f"the figures of {finding.id} could not be drawn: {what}")
+    return drawn, notes
 
 
 def _choose(rules: dict[str, Rule], select: Sequence[str], ignore: Sequence[str]) -> list[Rule]:
@@ -300,7 +315,7 @@ def _vantages(loaded: Loaded) -> tuple[Vantage, ...]:
     return tuple(result)
 
 
-def _cluster(case: Case) -> Cluster:
+def _cluster(case: Case, findings: Sequence[Finding]) -> Cluster:
     def hosts(role: str) -> tuple[Host, ...]:
         return tuple(
             Host(
@@ -317,10 +332,7 @@ def _cluster(case: Case) -> Cluster:
         directors=hosts("director"),
         realservers=hosts("realserver"),
         routers=hosts("router"),
-        edges=tuple(
-            Edge(from_=edge.source, to=edge.target, label=edge.label, packets=edge.packets)
-            for edge in case.topology.edges()
-        ),
+        edges=figures.edges(case, findings),
         services=tuple(
             Service(
                 protocol={6: "tcp", 17: "udp", 132: "sctp"}.get(service.ip_proto, "any"),

@@ -121,11 +121,20 @@ class FlowRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LadderStep:
-    """One arrow of the sequence diagram."""
+    """One arrow of the sequence diagram; those of one packet share the number `packet`.
+
+    `quotes` is the packet that an ICMP error quotes; `repeats` how many packets the arrow stands
+    for.
+    """
 
     from_: str = _named("from")
     to: str
     label: str
+    ip_length: int | None = None
+    df: bool | None = None
+    repeats: int = 1
+    packet: int | None = None
+    quotes: int | None = None
     fate: Literal["seen", "lost", "not-visible"] = "seen"
     frames: tuple[str, ...] = ()  # "director:17"
     time_ns: int | None = _time("time")
@@ -206,6 +215,7 @@ class Finding:
     count: int = 0
     facts: dict[str, Scalar | tuple[Scalar, ...]] = field(default_factory=dict)
     evidence_count: int = 0
+    ladder_columns: tuple[str, ...] = ()  # in the order of the path; empty: of appearance
     ladder: tuple[LadderStep, ...] = ()
     sizes: tuple[SizeFate, ...] = ()
     timeline: Timeline | None = None

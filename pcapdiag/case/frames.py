@@ -54,3 +54,28 @@ def with_times(case: Case, rows: pl.DataFrame, name: str) -> pl.DataFrame:
         common = case.clocks.common_time(vantage.index, "time_ns").alias(name)
         parts.append(times.select("vantage", "row", common))
     return rows.join(pl.concat(parts), on=["vantage", "row"], how="left", maintain_order="left")
+
+
+def locate(case: Case, items: Iterable[Evidence]) -> list[tuple[int, int] | None]:
+    """Return (vantage, row) of each frame that evidence cites; None where that is ambiguous."""
+    places: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    for tables in case.vantages:
+        for capture, info in zip(tables.capture_ids, tables.captures, strict=True):
+            places.setdefault((tables.name, clean(info.path)), []).append((tables.index, capture))
+    wanted: dict[tuple[int, int], set[int]] = {}
+    cited = []
+    for item in items:
+        known = places.get((item.vantage, item.file), [])
+        cited.append((*known[0], item.frame) if len(known) == 1 else None)
+        if len(known) == 1:
+            wanted.setdefault(known[0], set()).add(item.frame)
+    rows: dict[tuple[int, int, int], int] = {}
+    for (vantage, capture), numbers in wanted.items():
+        found = (
+            case.vantages[vantage]
+            .packets.with_row_index("row")
+            .filter(pl.col("capture") == capture, pl.col("frame").is_in(list(numbers)))
+        )
+        for row, number in found.select("row", "frame").iter_rows():
+            rows[vantage, capture, number] = row
+    return [None if key is None or key not in rows else (key[0], rows[key]) for key in cited]

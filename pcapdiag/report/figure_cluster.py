@@ -11,9 +11,11 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from pcapdiag.report.plain import line
+from pcapdiag.report.plain import counted, line
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from pcapdiag.result import Cluster, Edge
 
 WIDTH: Final = 720
@@ -39,6 +41,7 @@ class Node:
     address: str
     x: int
     y: int
+    captured: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,8 @@ class Line:
     x: int
     y: int
     broken: bool
+    cross: str
+    """Path of the cross on a broken arrow; empty on others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +68,14 @@ class ClusterFigure:
     box_height: int
     nodes: tuple[Node, ...]
     lines: tuple[Line, ...]
+    sentence: str
 
 
-def lay_out(cluster: Cluster) -> ClusterFigure | None:
-    """Return the drawing of the cluster's edges, or None for none or more than can be drawn."""
+def lay_out(cluster: Cluster, captured: Collection[str] = ()) -> ClusterFigure | None:
+    """Return the drawing of the cluster's edges, or None for none or more than can be drawn.
+
+    `captured` are the names of hosts where captures were taken.
+    """
     edges = cluster.edges
     if not edges or len(edges) > MAX_EDGES:
         return None
@@ -78,6 +87,7 @@ def lay_out(cluster: Cluster) -> ClusterFigure | None:
         for group in (cluster.directors, cluster.realservers, cluster.routers)
         for host in group
     }
+    shared = {service.vip for service in cluster.services}
     tallest = max(len(names) for names in columns)
     height = _TOP * 2 + tallest * _ROW
     gap = (WIDTH - _BOX - 8) / max(1, len(columns) - 1)
@@ -87,11 +97,13 @@ def lay_out(cluster: Cluster) -> ClusterFigure | None:
         offset = (height - len(names) * _ROW) // 2
         for row, name in enumerate(names):
             addresses = hosts[name].addresses if name in hosts else ()
+            own = [address for address in addresses if address not in shared] or addresses
             places[name] = Node(
                 name=line(name, 17),
-                address=line(addresses[0], 17) if addresses else "",
+                address=line(own[0], 17) if own and own[0] != name else "",
                 x=x,
                 y=offset + row * _ROW + _ROW // 2,
+                captured=name in captured,
             )
     return ClusterFigure(
         width=WIDTH,
@@ -100,6 +112,16 @@ def lay_out(cluster: Cluster) -> ClusterFigure | None:
         box_height=_BOX_HEIGHT,
         nodes=tuple(places.values()),
         lines=_lines(edges, places),
+        sentence=_sentence(edges, places),
+    )
+
+
+def _sentence(edges: tuple[Edge, ...], places: dict[str, Node]) -> str:
+    broken = [f"{line(edge.from_, 40)} to {line(edge.to, 40)}" for edge in edges if edge.broken]
+    told = f"; broken: {', '.join(broken)}" if broken else ""
+    return (
+        f"{counted(len(places), 'host')} and {counted(len(edges), 'arrow')} between them{told}. "
+        "The table below has the same arrows."
     )
 
 
@@ -143,6 +165,7 @@ def _lines(edges: tuple[Edge, ...], places: dict[str, Node]) -> tuple[Line, ...]
                 x=round(spot[0]),
                 y=round(spot[1]),
                 broken=edge.broken,
+                cross=_cross(_point(curve, 0.8)) if edge.broken else "",
             )
         )
     return tuple(lines)
@@ -183,6 +206,10 @@ def _point(curve: Curve, share: float) -> tuple[float, float]:
         sum(weight * point[0] for weight, point in zip(weights, curve, strict=True)),
         sum(weight * point[1] for weight, point in zip(weights, curve, strict=True)),
     )
+
+
+def _cross(at: tuple[float, float]) -> str:
+    return f"M{at[0] - 6:.0f},{at[1] - 6:.0f} l12,12 m0,-12 l-12,12"
 
 
 def _head(curve: Curve) -> str:

@@ -12,11 +12,11 @@ from pcapdiag.report.plain import line, number
 if TYPE_CHECKING:
     from pcapdiag.result import Timeline
 
-WIDTH: Final = 720
+WIDTH: Final = 760
 MAX_SERIES: Final = 6
 MAX_BINS: Final = 140
 """Bars of 4 units; more bins are added up, so that a bar can be told from its neighbour."""
-_LEFT: Final = 150
+_LEFT: Final = 205
 _STRIP: Final = 44
 _GAP: Final = 14
 _MAX_SPAN_S: Final = 1e9  # thirty years
@@ -75,7 +75,7 @@ def lay_out(timeline: Timeline | None) -> TimelineFigure | None:
         base = position * (_STRIP + _GAP) + _GAP + _STRIP
         strips.append(
             Strip(
-                name=line(name, 20),
+                name=line(name, 33),
                 most=number(most),
                 base=base,
                 bars=tuple(

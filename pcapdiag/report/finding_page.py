@@ -99,7 +99,7 @@ def _page(finding: Finding, anchor: str, limits: Limits) -> FindingPage:
             for name, value in sorted(finding.facts.items())[: limits.rows]
         ),
         sizes=figure_sizes.lay_out(finding.sizes),
-        ladder=figure_ladder.lay_out(finding.ladder),
+        ladder=figure_ladder.lay_out(finding.ladder, finding.ladder_columns),
         timeline=figure_timeline.lay_out(finding.timeline),
     )
 

@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, Final
 from jinja2 import Environment, FileSystemBytecodeCache, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pcapdiag.report import figure_cluster, instants, plain, story, wording
+from pcapdiag.report import (
+    figure_captures,
+    figure_cluster,
+    figure_ladder,
+    instants,
+    plain,
+    story,
+    wording,
+)
 from pcapdiag.report.finding_page import FindingPage, Limits, finding_pages
 
 if TYPE_CHECKING:
@@ -81,6 +89,8 @@ def _parts(result: Result, limits: Limits) -> Iterator[str]:
             style=Markup(style),  # noqa: S704 - the package's own file
             script=Markup(script),  # noqa: S704 - likewise
             verdict=story.verdict(result),
+            worst=pages[0].finding if pages else None,
+            worst_reach=pages[0].reach if pages else "",
             captured=story.captured_text(result.vantages),
             weaknesses=story.weaknesses(result.vantages),
             step=step,
@@ -92,7 +102,10 @@ def _parts(result: Result, limits: Limits) -> Iterator[str]:
                 point.name: anchor for anchor, point in zip(anchors, result.vantages, strict=True)
             },
             files=[(point, file) for point in result.vantages for file in point.files],
-            cluster_figure=figure_cluster.lay_out(cluster),
+            captures_figure=figure_captures.lay_out(result.vantages),
+            cluster_figure=figure_cluster.lay_out(
+                cluster, [point.name for point in result.vantages]
+            ),
             hosts=[(role, host) for role, group in groups for host in group],
             shortened=limits is not LIMITS[0],
         )
@@ -150,6 +163,7 @@ def _environment(limits: Limits) -> Environment:
         link=plain.link,
         utc=wording.utc,
         seconds=instants.seconds,
+        packet=figure_ladder.words,
         scope_text=story.scope_text,
         examined=wording.examined,
         clock_offset=wording.clock_offset,

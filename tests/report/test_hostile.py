@@ -83,6 +83,8 @@ SHOWN = {
     ),
     *(
         "dd",
+        "desc",
+        "desc",
         "figure",
         "figcaption",
         "svg",
