@@ -20,6 +20,7 @@ from pcapdiag.case import (
     frames,
     mastership,
     members,
+    neighbours,
     openings,
     path_sizes,
     prohibitions,
@@ -34,8 +35,10 @@ from pcapdiag.case import (
     stall_proof,
     stalls,
     tunnels,
+    unanswered,
     unreachables,
     unusable,
+    vanished,
     visibility,
 )
 from pcapdiag.cluster import (
@@ -323,6 +326,36 @@ class Case:
     def forgotten(self) -> pl.DataFrame:
         """Return connections of which their director knows nothing: see forgotten.frame."""
         return forgotten.frame(self)
+
+    @cached_property
+    def tails(self) -> pl.DataFrame:
+        """Return last requests of clients that they repeated: see unanswered.tails."""
+        return unanswered.tails(self)
+
+    @cached_property
+    def unanswered(self) -> pl.DataFrame:
+        """Return connections whose last request was repeated in vain: see unanswered.frame."""
+        return unanswered.frame(self)
+
+    @cached_property
+    def served(self) -> pl.DataFrame:
+        """Return connections that went well so far: see unanswered.served."""
+        return unanswered.served(self)
+
+    @cached_property
+    def asked_in_vain(self) -> pl.DataFrame:
+        """Return ARP requests and solicitations that nobody answered: see neighbours.vain."""
+        return neighbours.vain(self)
+
+    @cached_property
+    def heard(self) -> pl.DataFrame:
+        """Return when each MAC sent a frame last: see neighbours.heard."""
+        return neighbours.heard(self)
+
+    @cached_property
+    def vanished(self) -> pl.DataFrame:
+        """Return requests that no realserver answered, and how they ended: see vanished.frame."""
+        return vanished.frame(self)
 
     @cached_property
     def refused_requests(self) -> pl.DataFrame:

@@ -39,10 +39,10 @@ def frame(case: Case) -> pl.DataFrame:
     """Return one row per message about a TCP or UDP packet of a known connection.
 
     Columns: those of ERROR_MESSAGES and of sights.with_first; says (port | prohibited | host);
-    emitter, emitter_by, emitter_mac, emitter_host (sights.emitters); answered_row (the quoted
-    packet at the vantage that saw the message, null: not seen there); quoted_syn (it asks for a
-    connection; null: UDP, or the quote ends before the flags); service_name, method, vip_hi,
-    vip_lo, vip_port.
+    emitter, emitter_by, emitter_mac, emitter_host (sights.emitters, but see _corrected);
+    answered_row (the quoted packet at the vantage that saw the message; null: not seen there);
+    quoted_syn (it asks for a connection; null: UDP, or no flags are quoted); service_name,
+    method, vip_hi, vip_lo, vip_port.
     """
     messages = case.errors.messages.filter(
         SAYS.is_not_null(),
@@ -63,8 +63,12 @@ def frame(case: Case) -> pl.DataFrame:
         ]
     )
     return (
-        sights.with_first(case, messages)
-        .join(sights.emitters(case, messages), on="message", how="left", maintain_order="left")
+        _corrected(
+            case,
+            sights.with_first(case, messages).join(
+                sights.emitters(case, messages), on="message", how="left", maintain_order="left"
+            ),
+        )
         .join(answered, on=["seen_vantage", "seen_row"], how="left", maintain_order="left")
         .join(named, on="connection", how="left", maintain_order="left")
         .join(_first_numbers(case, messages), on="connection", how="left", maintain_order="left")
@@ -80,6 +84,47 @@ def frame(case: Case) -> pl.DataFrame:
             .alias("quoted_syn")
         )
         .drop("client_isn")
+    )
+
+
+def _corrected(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
+    """Name the director where it says that a realserver's host is unreachable.
+
+    It says so about the packet as it would have left, with a TTL lower by one, from its own
+    address (in NAT from the VIP): the quoted TTL alone would point at the realserver.
+    """
+    owners = rows.select("seen_eth_src").unique().drop_nulls()
+    macs = [mac for mac in owners["seen_eth_src"] if case.role_of_mac(mac) == "director"]
+    addresses = pl.DataFrame(
+        sorted(case.topology.director_addresses),
+        schema={"src_hi": pl.UInt64, "src_lo": pl.UInt64},
+        orient="row",
+    ).with_columns(pl.lit(value=True).alias("own"))
+    by_mac = pl.col("seen_eth_src").is_in(macs).fill_null(value=False)
+    said = (pl.col("says") == "host") & (by_mac | pl.col("own").fill_null(value=False))
+    hosts = {mac: case.host_of_mac(mac) for mac in macs}
+    named = pl.DataFrame(
+        {"seen_eth_src": list(hosts), "mac_host": list(hosts.values())},
+        schema={"seen_eth_src": pl.UInt64, "mac_host": pl.String},
+    )
+    return (
+        rows.join(addresses, on=["src_hi", "src_lo"], how="left", maintain_order="left")
+        .join(named, on="seen_eth_src", how="left", maintain_order="left")
+        .with_columns(
+            pl.when(said).then(pl.lit("director")).otherwise("emitter").alias("emitter"),
+            pl.when(said & by_mac)
+            .then(pl.lit("mac"))
+            .when(said)
+            .then(pl.lit("address"))
+            .otherwise("emitter_by")
+            .alias("emitter_by"),
+            pl.when(said).then("mac_host").otherwise("emitter_host").alias("emitter_host"),
+            pl.when(said & by_mac)
+            .then("seen_eth_src")
+            .otherwise("emitter_mac")
+            .alias("emitter_mac"),
+        )
+        .drop("own", "mac_host")
     )
 
 

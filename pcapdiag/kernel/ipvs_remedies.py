@@ -152,3 +152,50 @@ def listen_on_vip(host: str, port: int | None) -> Remedy:
         undo=(),
         risk="A restart ends the connections that the daemon still has.",
     )
+
+
+def take_out(host: str, service: str, realserver: str | None, method: str | None) -> Remedy:
+    """Give a realserver no new connections of a service (see service_option)."""
+    address = f"[{realserver}]" if realserver and ":" in realserver else realserver
+    edit = (
+        f"ipvsadm -e {service} -r {address or 'REALSERVER'} {_METHODS.get(method or '', 'METHOD')}"
+    )
+    return Remedy(
+        where=host,
+        action="Give it weight 0 until it answers, and let a health check do so from now on.",
+        check=(f"ipvsadm -Ln {service}", f"ping -c 3 {realserver or 'REALSERVER'}"),
+        commands=(f"{edit} -w 0",),
+        persist=("keepalived.conf: TCP_CHECK or HTTP_GET in the real_server block",),
+        undo=(f"{edit} -w 1",),
+        risk="The others get its share. With persistence its clients return until templates end.",
+    )
+
+
+def expire_with_destination(host: str) -> Remedy:
+    """End connections of realservers that are not available any more, instead of dropping them."""
+    names = ("net.ipv4.vs.expire_nodest_conn", "net.ipv4.vs.expire_quiescent_template")
+    return Remedy(
+        where=host,
+        action=(
+            "End the connections of a realserver that was removed: their clients get a reset and "
+            "connect anew, instead of waiting for a quarter of an hour."
+        ),
+        check=(f"sysctl {' '.join(names)}",),
+        commands=tuple(f"sysctl -w {name}=1" for name in names),
+        persist=tuple(_keep(name, 1) for name in names),
+        undo=tuple(f"sysctl -w {name}=0" for name in names),
+        risk="A realserver that is only out for a moment loses its connections.",
+    )
+
+
+def reschedule_reused(host: str) -> Remedy:
+    """Schedule SYNs of reused ports anew, so that a quiesced realserver drains."""
+    return Remedy(
+        where=host,
+        action="Schedule a SYN from a reused port anew: 1 does so where it is safe, 3 in LVS-DR.",
+        check=("sysctl net.ipv4.vs.conn_reuse_mode", "uname -r"),
+        commands=("sysctl -w net.ipv4.vs.conn_reuse_mode=3",),
+        persist=(_keep("net.ipv4.vs.conn_reuse_mode", 3),),
+        undo=("sysctl -w net.ipv4.vs.conn_reuse_mode=1",),
+        risk="With vs.conntrack=1 and kernels before 5.9 such a SYN may be dropped once.",
+    )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import TYPE_CHECKING
 
 from . import wire
+from .clock import EPOCH_NS, seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +21,18 @@ if TYPE_CHECKING:
 def icmp(*kinds: tuple[int, int]) -> Wanted:
     """Return whether a frame is an ICMP message of one of these types and codes."""
     return lambda seen: seen.ip is not None and (seen.ip.icmp_type, seen.ip.icmp_code) in kinds
+
+
+def arp_for(address: str, *, after_s: float = 0.0) -> Wanted:
+    """Return whether a frame asks by ARP for an address, from a moment on."""
+    target = ipaddress.IPv4Address(address).packed
+
+    def wanted(seen: Seen) -> bool:
+        request = seen.frame[12:14] == b"\x08\x06" and seen.frame[20:22] == b"\0\x01"
+        late = seen.time_ns >= EPOCH_NS + seconds(after_s)
+        return request and late and seen.frame[38:42] == target
+
+    return wanted
 
 
 def of(*flows: Flow) -> Wanted:

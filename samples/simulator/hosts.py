@@ -312,6 +312,8 @@ class Host:
 
     def _undelivered(self, data: bytes) -> None:
         """Tell the sender of a packet that nobody on the link has its next hop's address."""
+        if self.is_local(wire.read(data).src):
+            return
         self.error(HOST_UNREACHABLE, data, src=self.source_for(wire.read(data).src))
 
     def _may_send_error(self, dst: str) -> bool:

@@ -45,6 +45,10 @@ class Neighbours:
             self.clock.after(DELAY_NS, lambda: self._solicit(interface, next_hop, mac))
         interface.send(mac, IPV6 if ":" in next_hop else IPV4, data)
 
+    def forget(self, address: str) -> None:
+        """Lose a neighbour's MAC, as the kernel does some time after it was last confirmed."""
+        self.known.pop(address, None)
+
     def _ask(self, interface: Interface, address: str, attempt: int) -> None:
         """Ask for a neighbour's MAC, again each second, and give up after three times."""
         if address in self.known:

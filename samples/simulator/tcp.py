@@ -373,7 +373,7 @@ class Socket:
     def icmp(self, header: wire.Header, quoted: wire.Header) -> None:
         """React to an ICMP error as tcp_v4_err and tcp_v6_err do."""
         seq = wire.unwrap(quoted.seq, self.una)
-        if not self.una <= seq <= self.nxt:
+        if self.state == "CLOSED" or not self.una <= seq <= self.nxt:
             return  # OutOfWindowIcmps
         kind = (header.icmp_type, header.icmp_code)
         too_big = kind == (3, 4) if self.version == 4 else kind[0] == 2

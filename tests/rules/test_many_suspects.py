@@ -24,9 +24,12 @@ DR = """
 
 REFUSED = DR + "906.0 c2>s S seq=0 mac=x>d\n906.1 s>c2 icmp 3/3 quote=9 mac=d>x\n"
 
+UNREACHABLE = DR + "906.0 c2>s S seq=0 mac=x>d\n909.1 d>c2 icmp 3/1 quote=9 mac=d>x\n"
+
 SUSPECTS = {
     "connection-expired-at-director": ("forgotten", DR),
     "service-refused": ("refused_requests", REFUSED),
+    "realserver-gone": ("vanished", UNREACHABLE),
 }
 """Rule: the measurement of a case that holds its suspects, and a trace in which it has one."""
 
