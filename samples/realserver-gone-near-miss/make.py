@@ -50,6 +50,7 @@ def build(folder: Path) -> None:
     lab.health_checks(until_s=25)
     lab.capture_all("director", "rs1", "router", client="client-a")
     lab.run(28)
+    service.realservers.append("203.0.113.12")  # it was one, as the truth has to say
     write_sample(
         lab,
         folder,
