@@ -87,7 +87,15 @@ def load(
         parts = []
         for path in entry.paths:
             try:
-                parts.append(workers.read_capture(path, capture, digest=digest, progress=progress))
+                parts.append(
+                    workers.read_capture(
+                        path,
+                        capture,
+                        digest=digest,
+                        tunnel_ports=site.tunnel_ports if site else frozenset(),
+                        progress=progress,
+                    )
+                )
             except CaptureError as error:
                 failures.append(error)
                 continue

@@ -7,6 +7,7 @@ vip = "203.0.113.10"
 port = 80                       # left out: every port of the VIP
 method = "nat"                  # nat, dr or tun
 encapsulation = "ipip"          # of tun: ipip, gre or gue
+tunnel_port = 6080              # of gue: the UDP port, ipvsadm's --tun-port; 6080 if left out
 realservers = ["192.0.2.11:8080", "192.0.2.12"]
 
 [[service]]                     # a firewall-mark service has a mark where others have a port
@@ -21,8 +22,7 @@ macs = ["02:00:00:00:00:11"]
 ```
 
 Every key but `vip` (or `fwmark`) is optional. An unknown key or an impossible value is an error
-that
-names the key and what is valid: a file that is half understood would mislead every verdict.
+that names the key and what is valid: a file that is half understood would mislead every verdict.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ _SERVICE_KEYS: Final = (
     "fwmark",
     "method",
     "encapsulation",
+    "tunnel_port",
     "realservers",
 )
 _HOST_KEYS: Final = ("role", "addresses", "macs")
@@ -80,6 +81,7 @@ class SiteService:
     method: str | None = None
     encapsulation: str | None = None
     realservers: tuple[tuple[Address, int | None], ...] = ()
+    tunnel_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,11 @@ class Site:
 
     services: tuple[SiteService, ...] = ()
     hosts: tuple[SiteHost, ...] = ()
+
+    @property
+    def tunnel_ports(self) -> frozenset[int]:
+        """Return the UDP ports that carry GUE, beside the usual one."""
+        return frozenset(item.tunnel_port for item in self.services if item.tunnel_port is not None)
 
 
 def load(path: str) -> Site:
@@ -217,6 +224,9 @@ def _service(number: int, table: object) -> SiteService:
     encapsulation = _word(where, "encapsulation", table.get("encapsulation"), ENCAPSULATIONS)
     if encapsulation is not None and method not in {None, "tun"}:
         raise SiteError(f'{where}: encapsulation belongs to method "tun", not to "{method}"')
+    tunnel_port = _number(where, "tunnel_port", table.get("tunnel_port"), 1, 65535)
+    if tunnel_port is not None and encapsulation != "gue":
+        raise SiteError(f'{where}: tunnel_port belongs to encapsulation "gue"')
     protocol = _word(where, "protocol", table.get("protocol", "tcp"), PROTOCOLS)
     return SiteService(
         ip_proto=PROTOCOLS[protocol or "tcp"],
@@ -229,6 +239,7 @@ def _service(number: int, table: object) -> SiteService:
             _endpoint(where, "realservers", text)
             for text in _texts(where, "realservers", table.get("realservers"))
         ),
+        tunnel_port=tunnel_port,
     )
 
 
@@ -277,6 +288,8 @@ def _service_text(service: SiteService) -> str:
     for key, word in (("method", service.method), ("encapsulation", service.encapsulation)):
         if word is not None:
             lines.append(f"{key} = {_quoted(word)}")
+    if service.tunnel_port is not None:
+        lines.append(f"tunnel_port = {service.tunnel_port}")
     if service.realservers:
         texts = (_quoted(endpoint_text(*address, port)) for address, port in service.realservers)
         lines.append(f"realservers = [{', '.join(texts)}]")

@@ -39,19 +39,23 @@ def read_capture(
     capture: int,
     *,
     digest: bool = False,
+    tunnel_ports: frozenset[int] = frozenset(),
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> ReadCapture:
     """Read and decode the capture at `path` as number `capture` of the case.
 
-    `progress(path, bytes_done, bytes_total)` is told of the start and the end. Raises CaptureError
-    where nothing can be read; what is wrong further in stands in the notes.
+    `tunnel_ports` carry GUE beside the usual one. `progress(path, bytes_done, bytes_total)` is told
+    of the start and the end. Raises CaptureError where nothing can be read; what is wrong further
+    in stands in the notes.
     """
     size = _size(path)
     if progress:
         progress(path, 0, size)
     threads = 1 if size is not None and size <= _ONE_THREAD_BYTES else pl.thread_pool_size()
     with open_capture(path, ahead=threads if threads > 1 else 0) as reader:
-        decoded = packets.decode_capture(reader, capture, threads=threads)
+        decoded = packets.decode_capture(
+            reader, capture, gue_ports=packets.GUE_PORTS | tunnel_ports, threads=threads
+        )
         info = reader.info
     sha256 = _sha256(path) if digest and size is not None else None
     if progress:

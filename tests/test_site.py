@@ -21,6 +21,7 @@ realservers = ["192.0.2.11:5353", "192.0.2.12"]
 [[service]]
 fwmark = 7
 encapsulation = "gue"
+tunnel_port = 9886
 
 [host.rs1]
 role = "realserver"
@@ -41,6 +42,7 @@ def test_a_whole_site_is_read() -> None:
         "tun",
         "gue",
     )
+    assert site.tunnel_ports == {9886}
     assert site.hosts == (
         SiteHost(
             "rs1",
@@ -76,6 +78,10 @@ def test_an_ipv6_realserver_may_have_a_port() -> None:
         (
             '[[service]]\nvip = "203.0.113.10"\nmethod = "dr"\nencapsulation = "gre"',
             ("encapsulation", "tun"),
+        ),
+        (
+            '[[service]]\nvip = "203.0.113.10"\nencapsulation = "gre"\ntunnel_port = 6080',
+            ("tunnel_port", "gue"),
         ),
         (
             '[[service]]\nvip = "203.0.113.10"\nrealservers = "192.0.2.1"',
