@@ -139,7 +139,8 @@ def analyze(
             outcomes.extend(_run(rule, case))
         except Exception as error:  # noqa: BLE001 - a rule's fault must not cost the report
             failed.append(FailedRule(rule=rule.id, error=clean(f"{type(error).__name__}: {error}")))
-    findings = folding.fold([item for item in outcomes if isinstance(item, Finding)])
+    said = [item for item in outcomes if isinstance(item, Finding)]
+    findings = folding.doubt(folding.fold(said))
     findings, undrawn = _illustrated(case, sorted(findings, key=_worst_first))
     return Result(
         tool=Tool(version=__version__),

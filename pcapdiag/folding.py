@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from pcapdiag.result import MAX_EVIDENCE, Folded
+from pcapdiag.result import MAX_EVIDENCE, Confidence, Folded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,25 @@ LEADS: Final = {
 }
 """Which rule's finding explains which others', where they share frames or connections."""
 
+RESTS_ON_ABSENCE: Final = frozenset(
+    {
+        "fragments-lost",
+        "icmp-unreachable-not-forwarded",
+        "nat-reply-bypasses-director",
+        "pmtud-blackhole",
+        "realserver-gone",
+        "realserver-ignores-vip",
+    }
+)
+"""Rules that conclude from what was not seen, which a capture that loses packets shows less of."""
+
+LOSSES: Final = frozenset({"dropped-packets", "missing-packets"})
+"""Causes of capture-quality by which packets were not captured."""
+
+MATERIAL_LOSS: Final = 0.01
+"""Share of lost packets from which a finding is less sure: below it three missing packets are one
+chance in a million."""
+
 EVIDENCE_KEPT: Final = 5
 """Frames that a folded finding leaves in the leading one: enough to find the rest."""
 
@@ -39,6 +58,34 @@ def fold(findings: Sequence[Finding]) -> list[Finding]:
         else:
             led[leader.id].append(item)
     return [_with_folded(item, led.get(item.id, [])) for item in result]
+
+
+def doubt(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings, less sure where they rest on absence in a capture that lost packets."""
+    lossy = {
+        item.subject: item.cause.text
+        for item in findings
+        if item.rule == "capture-quality"
+        and item.cause.code in LOSSES
+        and isinstance(item.facts.get("share"), float)
+        and float(item.facts["share"]) > MATERIAL_LOSS  # type: ignore[arg-type]
+    }
+    return [_doubted(item, lossy) for item in findings]
+
+
+def _doubted(finding: Finding, lossy: dict[str, str]) -> Finding:
+    seen_at = sorted({item.vantage for item in finding.evidence} & set(lossy))
+    if finding.rule not in RESTS_ON_ABSENCE or not seen_at:
+        return finding
+    steps = list(Confidence)
+    return replace(
+        finding,
+        confidence=steps[min(finding.confidence.rank + 1, len(steps) - 1)],
+        alternatives=(
+            *finding.alternatives,
+            *(f"The capture at {name} lost what is missing: {lossy[name]}." for name in seen_at),
+        ),
+    )
 
 
 def _explains(leader: Finding, item: Finding) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pcapdiag.case import Case
+from pcapdiag.case.quality import Quality
 from pcapdiag.result import (
     Cause,
     Clean,
@@ -50,6 +51,7 @@ __all__ = [
     "Needs",
     "NotExamined",
     "Outcome",
+    "Quality",
     "Remedy",
     "RuleInfo",
     "Scope",

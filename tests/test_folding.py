@@ -61,3 +61,35 @@ def test_the_table_decides_who_leads():
     """A pair that is not in the table never folds, in either order."""
     one, two = _finding("redirect-to-router", 1), _finding("icmp-checksum-burst", 1)
     assert folding.fold([one, two]) == [one, two]
+
+
+def _lossy(share, vantage="director"):
+    lost = _finding("capture-quality", 99, client="198.51.100.9:1")
+    return replace(
+        lost,
+        subject=vantage,
+        cause=Cause(code="dropped-packets", text="it dropped packets"),
+        facts={"vantage": vantage, "share": share},
+    )
+
+
+def test_absence_in_a_capture_that_lost_packets_is_less_sure():
+    """One step down and an alternative more; what was seen stays as sure as it was."""
+    absent, seen = _finding("fragments-lost", 1), _finding("icmp-checksum-burst", 2)
+    doubted, sure, _ = folding.doubt([absent, seen, _lossy(0.02)])
+    assert doubted.confidence is Confidence.MEDIUM
+    assert "lost what is missing" in doubted.alternatives[-1]
+    assert sure == seen
+
+
+def test_small_losses_and_losses_elsewhere_change_nothing():
+    """One packet in a hundred, or another vantage's losses."""
+    absent = _finding("fragments-lost", 1)
+    assert folding.doubt([absent, _lossy(0.01)])[0] == absent
+    assert folding.doubt([absent, _lossy(0.5, "rs1")])[0] == absent
+
+
+def test_doubt_ends_at_low():
+    """There is nothing below low confidence."""
+    absent = replace(_finding("pmtud-blackhole", 1), confidence=Confidence.LOW)
+    assert folding.doubt([absent, _lossy(0.5)])[0].confidence is Confidence.LOW

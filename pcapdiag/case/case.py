@@ -25,6 +25,7 @@ from pcapdiag.case import (
     path_sizes,
     prohibitions,
     ptb,
+    quality,
     reactions,
     redirects,
     refusals,
@@ -289,6 +290,11 @@ class Case:
     def largest_client_packets(self, connections: pl.Series) -> pl.DataFrame:
         """Return the largest packet of each connection's client: see tunnels.largest."""
         return tunnels.largest(self, connections)
+
+    @cached_property
+    def qualities(self) -> tuple[quality.Quality, ...]:
+        """Return, for each vantage, what its captures are good for: see quality.of."""
+        return tuple(quality.of(self, vantage) for vantage in self.vantages)
 
     def connection_count(self, service_name: str | None) -> int:
         """Return how many connections of a service the captures show."""

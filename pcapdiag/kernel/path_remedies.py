@@ -122,3 +122,42 @@ def larger_inside_mtu(where: str, inner: int, overhead: int) -> Remedy:
         undo=(f"ip link set dev IFACE mtu {ETHERNET_MTU}",),
         risk="Hosts with different MTUs on one network lose large packets in silence.",
     )
+
+
+def capture_again(where: str, command: str) -> Remedy:
+    """Take the capture once more, whole and without losses; `command` is a tcpdump command."""
+    return Remedy(
+        where=where,
+        action="Capture again: whole frames, a large buffer, fast storage, one interface.",
+        check=("df -h .; ip -s link show IFACE",),
+        commands=(command,),
+        persist=("# keep what tcpdump prints at its end: packets dropped by kernel",),
+        undo=("# end it with Ctrl-C",),
+        risk="Load and disk space: watch both on a busy host.",
+    )
+
+
+def capture_without_offload(where: str) -> Remedy:
+    """Show packets as they are on the wire while a capture runs."""
+    return Remedy(
+        where=where,
+        action="While capturing, let neither card nor kernel merge or cut segments.",
+        check=("ethtool -k IFACE | grep -E 'segmentation|receive-offload'",),
+        commands=("ethtool -K IFACE tso off gso off gro off lro off",),
+        persist=("# not wanted: only while the capture runs",),
+        undo=("ethtool -K IFACE tso on gso on gro on",),
+        risk="More work per packet for the time being.",
+    )
+
+
+def synchronise_clock(where: str) -> Remedy:
+    """Let all capturing hosts have one time."""
+    return Remedy(
+        where=where,
+        action="Synchronise the clocks of all hosts that capture, and let them slew, not step.",
+        check=("chronyc tracking || timedatectl timesync-status",),
+        commands=("systemctl enable --now chronyd",),
+        persist=("# enabled above",),
+        undo=("systemctl disable --now chronyd",),
+        risk="None; the unit is called chrony on some systems.",
+    )

@@ -55,14 +55,16 @@ class Tap:
         return [item.number for item in self.seen() if wanted(item)]
 
 
-def write(path: Path, tap: Tap, *, interface: str, snaplen: int = SNAPLEN) -> None:
+def write(
+    path: Path, tap: Tap, *, interface: str, snaplen: int = SNAPLEN, dropped: int = 0
+) -> None:
     """Write a capture; the file name says how: `.pcapng` or `.pcap`, `.gz` around it.
 
     pcap has microseconds as tcpdump writes them, pcapng nanoseconds and the drop counters.
     """
     name = path.name.removesuffix(".gz")
     build = _pcapng if name.endswith(".pcapng") else _pcap
-    data = build(tap, interface, snaplen)
+    data = build(tap, interface, snaplen, dropped)
     if path.suffix == ".gz":
         packed = io.BytesIO()
         with gzip.GzipFile(filename="", fileobj=packed, mode="wb", mtime=0) as file:
@@ -71,7 +73,7 @@ def write(path: Path, tap: Tap, *, interface: str, snaplen: int = SNAPLEN) -> No
     path.write_bytes(data)
 
 
-def _pcap(tap: Tap, _interface: str, snaplen: int) -> bytes:
+def _pcap(tap: Tap, _interface: str, snaplen: int, _dropped: int) -> bytes:
     parts = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, snaplen, ETHERNET)]
     for time_ns, frame in tap.frames:
         second, fraction = divmod(time_ns, 10**9)
@@ -91,7 +93,7 @@ def _option(code: int, value: bytes) -> bytes:
     return struct.pack("<HH", code, len(value)) + value + b"\0" * (-len(value) % 4)
 
 
-def _pcapng(tap: Tap, interface: str, snaplen: int) -> bytes:
+def _pcapng(tap: Tap, interface: str, snaplen: int, dropped: int) -> bytes:
     end = _option(0, b"")
     section = struct.pack("<IHHq", 0x1A2B3C4D, 1, 0, -1)
     described = _option(2, interface.encode()) + _option(9, b"\x09") + end  # if_tsresol: 10^-9
@@ -104,7 +106,7 @@ def _pcapng(tap: Tap, interface: str, snaplen: int) -> bytes:
         fixed = struct.pack("<IIIII", 0, time_ns >> 32, time_ns & 0xFFFFFFFF, len(kept), len(frame))
         parts.append(_block(6, fixed + kept))
     last = tap.frames[-1][0] if tap.frames else 0
-    received = struct.pack("<Q", len(tap.frames))
-    counters = _option(4, received) + _option(5, struct.pack("<Q", 0)) + end
+    received = struct.pack("<Q", len(tap.frames) + dropped)
+    counters = _option(4, received) + _option(5, struct.pack("<Q", dropped)) + end
     parts.append(_block(5, struct.pack("<III", 0, last >> 32, last & 0xFFFFFFFF) + counters))
     return b"".join(parts)

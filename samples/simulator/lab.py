@@ -29,6 +29,7 @@ class Capture:
     interface: Interface
     tap: Tap
     snaplen: int = SNAPLEN
+    dropped: int = 0  # what the capturing program counts as lost; pcapng keeps it
 
 
 @dataclass

@@ -80,6 +80,7 @@ def write_sample(
             capture.tap,
             interface=capture.interface.name,
             snaplen=capture.snaplen,
+            dropped=capture.dropped,
         )
     truth = {
         "scenario": lab.sample,

@@ -13,6 +13,10 @@ CHANGING = [
     path_remedies.errors_from_inbound_address("the router 192.0.2.1"),
     path_remedies.accept_fragments("director", 4),
     path_remedies.accept_fragments("director", 6),
+    path_remedies.larger_inside_mtu("director", 1480, 20),
+    path_remedies.capture_again("director", "tcpdump -ni IFACE"),
+    path_remedies.capture_without_offload("director"),
+    path_remedies.synchronise_clock("director"),
 ]
 LOOKING = [
     path_remedies.find_rewriter("192.0.2.1"),
