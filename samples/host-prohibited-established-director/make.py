@@ -77,6 +77,7 @@ def build(folder: Path) -> None:
             must(
                 lab,
                 "host-prohibited-established",
+                cause="director-conntrack",
                 flows=hit,
                 hosts=["director"],
                 icmp_source=lab.vip,

@@ -74,6 +74,7 @@ def build(folder: Path) -> None:
             must(
                 lab,
                 "host-prohibited-established",
+                cause="realserver-conntrack",
                 flows=hit,
                 hosts=["rs1", "rs2"],
                 icmp_source=lab.vip,

@@ -80,6 +80,8 @@ def build(folder: Path) -> None:
             must(
                 lab,
                 "icmp-checksum-burst",
+                cause="rewrite-without-checksum",
+                may_hosts=["isp"],
                 flows=hit,
                 hosts=["router"],
                 facts={"sender": "192.0.2.2", "sender_mac": router},

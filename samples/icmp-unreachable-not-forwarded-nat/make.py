@@ -55,6 +55,7 @@ def build(folder: Path) -> None:
         must(
             lab,
             "icmp-unreachable-not-forwarded",
+            cause="swallowed-by-director",
             flows=hit,
             hosts=["director"],
             icmp="3/1 host unreachable",

@@ -70,6 +70,7 @@ def build(folder: Path) -> None:
             must(
                 lab,
                 "pmtud-blackhole",
+                cause="icmp-corrupt",
                 flows=stalled,
                 hosts=["rs1", "rs2"],
                 direction="to-client",
@@ -85,6 +86,8 @@ def build(folder: Path) -> None:
             must(
                 lab,
                 "icmp-checksum-burst",
+                cause="rewrite-without-checksum",
+                may_hosts=["isp"],
                 flows=stalled,
                 hosts=["router"],
                 facts={"sender": "192.0.2.2", "sender_mac": router},

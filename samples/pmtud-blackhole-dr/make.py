@@ -48,6 +48,7 @@ def build(folder: Path) -> None:
         must(
             lab,
             "pmtud-blackhole",
+            cause="icmp-not-forwarded",
             flows=stalled,
             hosts=["rs1", "rs2"],
             direction="to-client",
@@ -63,6 +64,7 @@ def build(folder: Path) -> None:
         must(
             lab,
             "icmp-unreachable-not-forwarded",
+            cause="swallowed-by-director",
             flows=stalled,
             hosts=["director"],
             icmp="3/4 frag-needed mtu 1400",

@@ -47,6 +47,7 @@ def build(folder: Path) -> None:
         must(
             lab,
             "pmtud-blackhole",
+            cause="icmp-not-forwarded",
             flows=stalled,
             hosts=sorted({flow.realserver or "" for flow in stalled}),
             direction="to-client",
@@ -62,6 +63,7 @@ def build(folder: Path) -> None:
         must(
             lab,
             "icmp-unreachable-not-forwarded",
+            cause="swallowed-by-director",
             flows=stalled,
             hosts=["director"],
             icmp="packet too big, mtu 1400",

@@ -81,6 +81,7 @@ def build(folder: Path) -> None:
             must(
                 lab,
                 "redirect-to-router",
+                cause="redirect-obeyed",
                 flows=hit,
                 may_flows=[flow.id for flow in later],
                 hosts=["director"],

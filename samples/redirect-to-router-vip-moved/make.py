@@ -72,6 +72,7 @@ def build(folder: Path) -> None:
             must(
                 lab,
                 "redirect-to-router",
+                cause="redirect-obeyed",
                 may_flows=[flow.id for flow in lab.flows],
                 hosts=["router"],
                 facts={"obeyed": True},
