@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag.addresses import ip_text
+from pcapdiag.cluster.macs import INITIAL_TTLS
 
 if TYPE_CHECKING:
     from typing import Any
@@ -72,8 +73,8 @@ def frame(case: Case) -> pl.DataFrame:
     quote those of `_PACKET` and `_MESSAGE`; good_vantage, good_row, good_ttl (another sight of the
     same message whose checksum is right, nearest in hops; null: none).
 
-    Left out are messages that leave the capturing host, which may leave their sum to the network
-    card, and messages that are seen in order as far on their way or further: what is bad at one
+    Left out are messages that leave the capturing host, or may do so, as it may leave their sum to
+    the network card, and messages that are seen in order as far on their way or further: what is bad at one
     tap and good behind it was never bad.
     """
     parts = [_of_vantage(case, vantage.index, "bad") for vantage in case.vantages]
@@ -122,14 +123,24 @@ def _of_vantage(case: Case, index: int, verdict: str) -> pl.LazyFrame:
     if verdict == "bad":
         found = found.filter(
             (pl.col("direction") != "out").fill_null(value=True),
-            ~pl.col("eth_src")
-            .is_in(sorted(case.topology.vantage_macs[index]))
-            .fill_null(value=False),
+            ~_may_leave(case, index),
         )
     return found.with_columns(
         pl.lit(index, dtype=pl.UInt16).alias("vantage"),
         case.clocks.common_time(index).alias("common_ns"),
     ).drop("flow", "copy_of", "error_copy_of", "direction")
+
+
+def _may_leave(case: Case, vantage: int) -> pl.Expr:
+    """Return whether the capturing host may have made the message itself.
+
+    Where its MAC may be either of two, that holds for both, unless a router lowered the TTL.
+    """
+    own, either = case.topology.vantage_macs[vantage], case.topology.observed.macs.either[vantage]
+    made = pl.col("eth_src").is_in(sorted(own or either))
+    if not own:
+        made &= pl.col("ttl").is_in(INITIAL_TTLS)
+    return made.fill_null(value=False)
 
 
 def _pairs(case: Case, bad: pl.DataFrame) -> pl.DataFrame:

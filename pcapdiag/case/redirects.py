@@ -141,6 +141,7 @@ def _later_frames(packets: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:
     return (
         packets.lazy()
         .with_row_index("row")
+        .filter(pl.col("copy_of").is_null())
         .select("row", "eth_src", "eth_dst", "dst_hi", "dst_lo")
         .join(
             told.lazy(),

@@ -22,18 +22,32 @@ _QUOTE: Final = (
     "icmp_residual",
 )
 
+_NEAREST: Final = {"realserver": 0, "director": 1, "router": 2, "client": 3}
+
 
 def with_first(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
     """Return `messages` with seen_vantage, seen_row, seen_eth_src, seen_eth_dst and the quote.
 
-    The first sight is the earliest in a director's capture where there is one, since rules speak
-    of what the director saw; otherwise the earliest of all.
+    The first sight is one in a director's capture where there is one, since rules speak of what the
+    director saw; otherwise any. Of several, that with the highest TTL, and at one link that of the
+    host nearer to the realserver: clocks are not good enough to tell who of two neighbours saw a
+    frame first.
     """
-    named = roles(case)
+    named = roles(case).with_columns(
+        pl.col("role").replace_strict(_NEAREST, default=len(_NEAREST)).alias("distance")
+    )
     first = (
         case.errors.sightings.join(messages.select("message"), on="message", how="semi")
         .join(named, on="vantage", how="left")
-        .sort(pl.col("role") != "director", "time_ns", "vantage", "row", nulls_last=True)
+        .sort(
+            pl.col("role") != "director",
+            -pl.col("ttl").cast(pl.Int16),
+            "distance",
+            "time_ns",
+            "vantage",
+            "row",
+            nulls_last=True,
+        )
         .group_by("message", maintain_order=True)
         .agg(
             pl.col("vantage").first().alias("seen_vantage"),

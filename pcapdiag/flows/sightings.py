@@ -201,12 +201,12 @@ def _pair_places(pairs: _Repeats) -> _Places:
     return _Places(np.arange(len(same)), same, same & soon)
 
 
-def _first_of_pairs(pairs: _Repeats, places: _Places, habit: NDArray[np.bool_]) -> Rows:
+def _first_of_pairs(pairs: _Repeats, places: _Places, habit: NDArray[np.int64]) -> Rows:
     """Return the row of the first sight of each element, where runs have two elements each."""
     named = pairs.named[1::2]
     limit = np.where(named, NAMED_FORWARD_NS, UNNAMED_FORWARD_NS)
     forwarded = ~places.same & (_apart(pairs.time[1::2], pairs.time[0::2]) <= limit)
-    again = forwarded | (places.double & (named | habit[pairs.capture[1::2]]))
+    again = forwarded | (places.double & (named | (habit[pairs.capture[1::2]] > 1)))
     first = pairs.rows.copy()
     first[1::2][again] = pairs.rows[0::2][again]
     return first
@@ -221,7 +221,7 @@ def _run_places(runs: _Repeats) -> _Places:
     return _Places(order, same, same & (_apart(time, previous(time, NO_TIME)) <= DOUBLE_NS))
 
 
-def _first_of_runs(runs: _Repeats, places: _Places, habit: NDArray[np.bool_]) -> Rows:
+def _first_of_runs(runs: _Repeats, places: _Places, habit: NDArray[np.int64]) -> Rows:
     """Return the row of the first sight of each element, for runs of any length.
 
     Within an episode (no gap longer than forwarding may take) the n-th at one place is the n-th
@@ -232,9 +232,13 @@ def _first_of_runs(runs: _Repeats, places: _Places, habit: NDArray[np.bool_]) ->
     episode = np.cumsum(pause | (runs.run != previous(runs.run, -1)))
 
     order = places.order
-    known = (runs.named | habit[runs.capture])[order]
+    named, times = runs.named[order], habit[runs.capture[order]]
     inside = places.same & (episode[order] == previous(episode[order], -1))
-    steps = np.cumsum(inside & ~(places.double & known))
+    double = inside & places.double & (named | (times > 1))
+    # Without an IP ID, the capture's habit tells how many sights are one packet's.
+    index = np.arange(len(order))
+    nth = index - np.maximum.accumulate(np.where(double, 0, index))
+    steps = np.cumsum(inside & (~double | (~named & (nth % times == 0))))
     heads = np.flatnonzero(~inside)
     number = np.empty(len(order), np.int64)
     number[order] = steps - np.repeat(steps[heads], np.diff(heads, append=len(order)))
@@ -245,18 +249,19 @@ def _first_of_runs(runs: _Repeats, places: _Places, habit: NDArray[np.bool_]) ->
     return first
 
 
-def _habit(packets: Columns, doubled: Rows) -> NDArray[np.bool_]:
-    """Return, per capture index, whether the capture shows most of its packets twice."""
+def _habit(packets: Columns, doubled: Rows) -> NDArray[np.int64]:
+    """Return, per capture index, how often the capture shows most of its packets; mostly once."""
     capture = packets.values("capture")
     captures = int(capture.max()) + 1
     if not len(doubled):
-        return np.zeros(captures, np.bool_)
+        return np.ones(captures, np.int64)
     tell = packets.values("ip_id") != 0
     if not tell[doubled].any():
         tell = packets.values("payload_len") > 0
     counted = np.bincount(capture[tell], minlength=captures)
     seconds = np.bincount(capture[doubled[tell[doubled]]], minlength=captures)
-    return 2 * seconds >= HABIT * np.maximum(counted, 1)
+    times = np.rint(counted / np.maximum(counted - seconds, 1)).astype(np.int64)
+    return np.where(2 * seconds >= HABIT * np.maximum(counted, 1), np.maximum(times, 2), 1)
 
 
 def recut_copies(packets: Columns, rows: Rows, originals: Rows) -> tuple[Rows, Rows]:

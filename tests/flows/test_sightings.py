@@ -198,6 +198,19 @@ def test_capture_that_doubles_everything() -> None:
     assert copies(text) == {2: 1, 4: 3, 6: 5}
 
 
+def test_equal_packets_of_a_capture_that_doubles_everything() -> None:
+    """Two answers to a repeated request are equal, and each is there twice: two, not one."""
+    text = """
+    0.0000 c6>s6 PA seq=1 ack=1 len=100
+    0.0001 copy 1
+    0.0100 s6>c6 SA seq=0 ack=1
+    0.0101 copy 3
+    0.0130 copy 3
+    0.0131 copy 3
+    """
+    assert copies(text) == {2: 1, 4: 3, 6: 5}
+
+
 def test_repeated_datagrams() -> None:
     """Equal datagrams without an IP ID are what an application sent twice."""
     text = """

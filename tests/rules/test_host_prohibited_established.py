@@ -55,6 +55,20 @@ def test_a_realserver_that_rejects_is_named_by_its_mac(code):
     assert finding.facts["longest_idle_s"] == pytest.approx(8.99)
 
 
+@pytest.mark.parametrize("ahead", [1, 9])
+def test_the_frames_cited_do_not_depend_on_clocks(ahead):
+    """A router whose clock is a little ahead or behind saw the frame where the realserver did."""
+    texts = {"rs1": AT_REALSERVER.format(code="3/10")}
+    router = (
+        texts["rs1"]
+        .replace(" !", "")
+        .replace("9.0001", f"9.000{ahead}")
+        .replace("9.3001", f"9.300{ahead}")
+    )
+    (finding,), _, _ = judge(router=router.replace("9.000 ", "8.9999 "), **texts)
+    assert cited(finding) == marked(**texts)
+
+
 def test_a_director_that_rejects_is_named_by_its_mac():
     """The same message with the director's MAC is the director's."""
     texts = {"director": AT_DIRECTOR}

@@ -91,6 +91,21 @@ def test_what_the_capturing_host_sends_itself_is_left_alone():
     assert judge(rs1=own)[0] == []
 
 
+def test_what_an_unknown_capturing_host_may_have_sent_is_left_alone():
+    """Without a label the capture may be either host's of a link; a lowered TTL is neither's."""
+    link = """
+0.000 c>s S seq=0 mss=1460 mac=c>x
+0.001 s>c SA seq=0 ack=1 mss=1460 ttl=62 mac=x>c
+0.002 c>s A seq=1 ack=1 mac=c>x
+"""
+    messages = "".join(
+        f"{n + 1} c>s icmp 3/3 quote=2 mac=c>x id={n + 900} ttl={{ttl}} sum=8000\n"
+        for n in range(5)
+    )
+    assert judge(place=link + messages.format(ttl=64))[0] == []
+    assert len(judge(place=link + messages.format(ttl=61))[0]) == 1
+
+
 def test_good_checksums_are_clean_and_none_at_all_is_not_examined():
     """Clean counts verified messages; without any the question stays open."""
     good = burst().replace(" sum=8000 !", "")

@@ -52,6 +52,13 @@ def test_a_redirect_that_moves_the_vip_and_is_obeyed():
     assert finding.facts["frames_past_the_director"] == 2
 
 
+def test_frames_that_a_capture_shows_twice_are_counted_once():
+    """A bridge and its port see one frame each; one frame went past the director."""
+    twice = PAST.replace("2.100", "2.00001 copy 10\n2.100")
+    (finding,), _ = judge(director=DIRECTOR + REDIRECT.format(mark="") + twice)
+    assert finding.facts["frames_past_the_director"] == 2
+
+
 def test_a_redirect_whose_effect_is_not_seen_is_of_medium_severity():
     """Without later frames nobody can say whether it was obeyed."""
     (finding,), _ = judge(director=DIRECTOR + REDIRECT.format(mark=""))
