@@ -74,8 +74,8 @@ def frame(case: Case) -> pl.DataFrame:
     same message whose checksum is right, nearest in hops; null: none).
 
     Left out are messages that leave the capturing host, or may do so, as it may leave their sum to
-    the network card, and messages that are seen in order as far on their way or further: what is bad at one
-    tap and good behind it was never bad.
+    the network card, and messages that are seen in order as far on their way or further: what is
+    bad at one tap and good behind it was never bad.
     """
     parts = [_of_vantage(case, vantage.index, "bad") for vantage in case.vantages]
     bad = pl.concat(pl.collect_all(parts)).sort("vantage", "row")
