@@ -97,9 +97,9 @@ def _errors(
         )
     ]
     came = errors.sightings.filter(pl.col("place") == "in").select("vantage", "message")
-    own = errors.sightings.filter(pl.col("place") == "out").join(
-        came, on=["vantage", "message"], how="anti"
-    )
+    # What leaves with an initial TTL is the director's own; others came, seen or not.
+    fresh = (pl.col("place") == "out") & pl.col("ttl").is_in(INITIAL_TTLS)
+    own = errors.sightings.filter(fresh).join(came, on=["vantage", "message"], how="anti")
     for index in table.get_column("vantage").unique().sort().to_list():
         quoting = vantages[index].icmp_errors.select("row", "quoted_row", "time_ns")
         parts.append(

@@ -200,6 +200,9 @@ def _fit(bounds: Bounds, name: str) -> _Fit:
         return _Fit(None, None, 0, middle, reason)
     error = max((high - low + 1) // 2, (low - high), RESOLUTION_NS)
     error += round((end - begin) / 2 * doubt)
+    if drift:
+        # Read off the same bounds, the drift leaves as much again open at both ends.
+        error += max((high - low + 1) // 2, 0)
     reason = f"{shared}, offset within {error / 1e6:.3f} ms"
     if drift:
         reason += f", drift {drift / 1000:.1f} ppm"

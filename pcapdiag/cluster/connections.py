@@ -60,11 +60,17 @@ def join(vantages: Sequence[VantageTables], topology: Topology, clocks: Clocks) 
     legs = _legs(nodes, ends)
     realservers = owners.find(vantages, topology, nodes, ends)
     times = _times(nodes, clocks)
+    two = states.bridged(vantages, legs, clocks).with_columns(pl.lit(True).alias("bridged"))
     table = (
         ends.join(realservers, on="connection", how="left")
         .join(times, on="connection", how="left")
         .join(states.find(vantages, legs, clocks), on="connection", how="left")
-        .with_columns((pl.col("unclear") | pl.col("several").fill_null(False)).alias("ambiguous"))
+        .join(two, on="connection", how="left")
+        .with_columns(
+            pl.any_horizontal(pl.col("unclear", "several", "bridged").fill_null(False)).alias(
+                "ambiguous"
+            )
+        )
     )
     hidden = [
         pl.when(pl.col("ambiguous")).then(None).otherwise(pl.col(name)).alias(name)

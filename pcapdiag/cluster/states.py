@@ -19,6 +19,9 @@ _SIDES: Final = ("packets", "syn", "fin", "rst", "sent", "acked")
 
 _OPENING: Final = int(TcpFlag.SYN | TcpFlag.ACK | TcpFlag.RST)
 
+TIME_WAIT_NS: Final = 60_000_000_000
+"""TCP_TIMEWAIT_LEN: ports of a closed connection are used again after so long at the earliest."""
+
 _TUPLE: Final = (
     "ip_proto",
     "client_hi",
@@ -128,3 +131,42 @@ def earlier(connections: pl.DataFrame) -> pl.DataFrame:
     ordered = connections.sort("first_ns", "connection", nulls_last=True)
     before = pl.col("connection").shift(1).over(_TUPLE)
     return ordered.with_columns(before.alias("earlier")).sort("connection")
+
+
+def bridged(vantages: Sequence[VantageTables], legs: pl.DataFrame, clocks: Clocks) -> pl.DataFrame:
+    """Return the connections (column connection) that may be two, joined by one leg only.
+
+    That leg was closed and has a long pause, and of the others some end before it and some begin
+    after it: where the SYN behind the pause was not captured, ports that are used again look like
+    one flow.
+    """
+    parts = [
+        vantage.flows.join(legs.filter(pl.col("vantage") == index), on="flow").select(
+            "connection",
+            "vantage",
+            "flow",
+            clocks.common_time(index, "first_ns").alias("first_ns"),
+            clocks.common_time(index, "last_ns").alias("last_ns"),
+            (clocks.common_time(index, "idle_end_ns") - pl.col("idle_ns")).alias("from_ns"),
+            ((pl.col("idle_ns") >= TIME_WAIT_NS) & pl.col("closed_by").is_not_null()).alias("long"),
+            pl.lit(clocks.offset_ns[index] is not None).alias("aligned"),
+        )
+        for index, vantage in enumerate(vantages)
+    ]
+    seen = pl.concat(parts).filter("aligned")
+    pauses = seen.filter("long").select("connection", "flow", "vantage", "from_ns")
+    half = TIME_WAIT_NS // 2
+    return (
+        seen.join(pauses, on="connection", suffix="_long")
+        .filter(
+            (pl.col("flow") != pl.col("flow_long")) | (pl.col("vantage") != pl.col("vantage_long"))
+        )
+        .group_by("connection", "vantage_long", "flow_long")
+        .agg(
+            (pl.col("last_ns") < pl.col("from_ns_long") + half).any().alias("before"),
+            (pl.col("first_ns") > pl.col("from_ns_long") + half).any().alias("after"),
+        )
+        .filter("before", "after")
+        .select("connection")
+        .unique()
+    )

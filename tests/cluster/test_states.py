@@ -107,3 +107,27 @@ def test_the_longest_pause_and_the_earlier_connection_are_told(cluster, analyse)
     assert (first["earlier"], second["earlier"]) == (None, first["connection"])
     assert second["idle_ns"] // SECOND == 40
     assert abs(second["idle_end_ns"] - second["last_ns"]) < SECOND
+
+
+def test_two_connections_that_one_leg_joins_have_no_realserver(cluster, analyse) -> None:
+    """The director's capture lost the SYN of the port's second use: one flow there, two beyond."""
+    net = cluster()
+    last = opened(net)
+    ask, _ = following(net, last, tcp_flags=FIN_ACK)
+    net.request(ask, "rs1")
+    net.wait(200 * SECOND)
+    counts = {name: len(recorder.rows) for name, recorder in net.recorders.items()}
+    net.connect("rs1", port=49000)
+    net.recorders["director"].without({counts["director"], counts["director"] + 1})
+    # The router was captured later, the realserver earlier.
+    net.recorders["router"].without(set(range(12, counts["router"])))
+    net.recorders["rs1"].without(set(range(counts["rs1"], len(net.recorders["rs1"].rows))))
+    (mixed,) = (
+        row
+        for row in analyse(net.tables("router", "director", "rs1")).connections.connections.rows(
+            named=True
+        )
+        if row["client_port"] == 49000
+    )
+    assert mixed["ambiguous"]
+    assert mixed["realserver_lo"] is None
