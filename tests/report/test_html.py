@@ -6,7 +6,6 @@ import base64
 import hashlib
 import itertools
 import re
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -116,12 +115,14 @@ def test_policy_admits_exactly_this_style_and_script(result):
     """The hashes are those of what stands between the tags; everything else is refused."""
     page = Page(html.render(result))
     assert page.tags.count("style") == page.tags.count("script") == 1
-    assert page.policy.startswith("default-src 'none'; ")
-    assert "unsafe" not in page.policy
-    assert "http" not in page.policy
-    for kind in ("style", "script"):
-        digest = base64.b64encode(hashlib.sha256(page.inner[kind].encode()).digest()).decode()
-        assert f"{kind}-src 'sha256-{digest}';" in page.policy
+    style, script = (
+        base64.b64encode(hashlib.sha256(page.inner[kind].encode()).digest()).decode()
+        for kind in ("style", "script")
+    )
+    assert page.policy == (
+        f"default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; "
+        "img-src data:"
+    )
 
 
 def test_headings_descend_in_steps_of_one(result):
@@ -301,32 +302,6 @@ def test_contrast_is_sufficient(incident):
             assert _contrast(colours[badge], colours["on-badge"]) >= 4.5, (name, badge)
         for mark in ("delivered", "lost", "strong-line"):
             assert _contrast(colours[mark], colours["page"]) >= 3, (name, mark)
-
-
-@pytest.mark.needs("chromium")
-def test_browser_accepts_the_page(incident, tmp_path):
-    """A browser applies style and script and reports no violation of the policy."""
-    path = tmp_path / "report.html"
-    path.write_text(html.render(incident), encoding="utf-8")
-    done = subprocess.run(
-        [
-            "chromium",
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--enable-logging=stderr",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--dump-dom",
-            path.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=True,
-    )
-    assert done.stdout.count(">Copy</button>") == done.stdout.count('class="command"') > 5
-    assert "CONSOLE" not in done.stderr
 
 
 @pytest.mark.parametrize(
