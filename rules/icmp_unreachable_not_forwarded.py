@@ -14,7 +14,11 @@ Mechanism
 Evidence
     The error arriving at the director, and nothing like it leaving, in a capture that shows other
     packets of the service leaving and goes on for at least a second; or it leaving to the wrong
-    realserver or with a quote that the realserver cannot match.
+    realserver or with a quote that the realserver cannot match. Packets of the same connections
+    that are forwarded meanwhile prove that the entry was there, so that ip_vs never saw the error;
+    errors of one kind that pass while those of another stay away prove a filter by type.
+    Errors at a director that never forwarded the connection (ECMP, failover without
+    synchronisation) are another cause: the entry is elsewhere.
 
 Not this rule
     - Redirects (5) and parameter problems (12) to the VIP: IPVS leaves them to the director.
@@ -53,6 +57,7 @@ from pcapdiag.rule import (
     Needs,
     NotExamined,
     Outcome,
+    Remedy,
     Scope,
     Severity,
     rule,
@@ -72,34 +77,59 @@ SURE_FROM = 3
 packets leaving loses three errors and nothing else."""
 
 CAUSES = {
-    "swallowed": (
-        "swallowed-by-director",
-        (
-            "the errors came in and nothing went out: a firewall rule of the director (INPUT, "
-            "OUTPUT or "
-            "mangle) drops ICMP before or after ip_vs"
-        ),
-    ),
-    "wrong-realserver": (
-        "wrong-realserver",
-        "the errors went out to another realserver than the one that owns the connection",
-    ),
-    "wrong-translation": (
-        "wrong-translation",
-        (
-            "the errors went out with addresses, ports or a checksum in which the realserver does "
-            "not "
-            "recognise its connection"
-        ),
-    ),
+    "swallowed-by-director": "the errors came in and nothing went out: a firewall rule of the "
+    "director (INPUT, OUTPUT or mangle) drops ICMP before or after ip_vs",
+    "dropped-by-firewall-suspected": "errors of one kind came in and never went out, while others "
+    "were handed on: ip_vs treats them alike, a firewall rule of the director does not",
+    "wrong-realserver": "the errors went out to another realserver than the one that owns the "
+    "connection",
+    "wrong-translation": "the errors went out with addresses, ports or a checksum in which their "
+    "receiver does not recognise its connection",
+    "no-connection-entry": "the errors reached a director that never forwarded these connections: "
+    "their entries are on another one (ECMP, or a failover without synchronisation)",
+}
+"""Code -> in words."""
+
+EARLIER = (
+    "The connection passed this director before its capture began: less likely, since its packets "
+    "were seen elsewhere while this capture ran, and here none."
+)
+BACKUP = (
+    "A backup director (vs.backup_only=1) or one that lost the connection entry: less likely, "
+    "since data packets of the same connections were forwarded."
+)
+CAPTURE_LOSS = (
+    "The capture lost the outgoing copies: less likely, since other packets were seen to leave at "
+    "that time."
+)
+
+BROKEN = ("swallowed", "wrong-realserver", "wrong-translation")
+"""Verdicts of the contract that are faults."""
+
+WHAT = {
+    "swallowed-by-director": "came in and never left",
+    "dropped-by-firewall-suspected": "came in and never left",
+    "wrong-realserver": "came in and left to the wrong realserver",
+    "wrong-translation": "came in and left wrongly translated",
+    "no-connection-entry": "came in where its connection is not known",
 }
 
 REASONS = {
-    "no-egress-visible": "the captures do not show what leaves the director",
-    "ends-too-early": "the capture ends too soon after the errors",
-    "no-connection": "no packet of the quoted connections was captured, so that nobody can say "
-    "whether IPVS had them",
+    "no-connection-known": "no packet of the quoted connections was captured, so that nobody can "
+    "say whether IPVS had them",
+    "never-forwarded-here": "no packet of the quoted connections was seen to pass this director",
+    "entry-may-have-expired": "the connections had been idle for longer than IPVS keeps an entry",
+    "realserver-ambiguous": "the captures name more than one realserver for the connections",
+    "other-hosts-mac": "the frames were for another host and only overheard",
+    "checksum-bad": "their checksum is bad, and who drops them rightly cannot be told",
+    "quote-too-short": "they quote too little to find a connection by",
+    "outer-error-not-relayed": "they are about the director's own tunnel packets",
+    "left-otherwise": "they left in a way that fits no forwarding method",
+    "egress-not-captured": "the captures do not show what leaves the director",
+    "capture-ends-too-early": "the capture ends too soon after the errors",
+    "capture-dropped-packets": "the capture dropped packets itself",
 }
+"""The contract's reasons for not knowing, in words."""
 
 
 @rule(
@@ -113,55 +143,79 @@ REASONS = {
     since="0.1",
 )
 def check(case: Case) -> Iterator[Outcome]:
-    """Judge what the director did with each error, one finding per service and failure."""
+    """Judge what the director did with each error, one finding per service, way and failure."""
     errors = case.arrived_errors
-    broken = errors.filter(pl.col("verdict").cast(pl.String).is_in(sorted(CAUSES)))
-    groups = (
-        broken.group_by("service_name", "verdict")
-        .len()
-        .sort("len", "service_name", "verdict", descending=[True, False, False])
-    )
+    verdict = pl.col("verdict").cast(pl.String)
+    broken = errors.filter(verdict.is_in(BROKEN)).with_columns(_code(errors).alias("code"))
+    strangers = case.stranger_errors.with_columns(pl.lit("no-connection-entry").alias("code"))
+    broken = pl.concat([broken, strangers], how="diagonal_relaxed")
+    keys = ["service_name", "code", "quoted_sender"]
+    groups = broken.group_by(keys).len().sort("len", *keys, descending=[True, False, False, False])
     for group in groups.head(MAX_GROUPS).iter_rows(named=True):
         yield _finding(
             case,
-            broken.filter(
-                pl.col("service_name").eq_missing(group["service_name"]),
-                pl.col("verdict") == group["verdict"],
-            ),
+            broken.filter(*(pl.col(key).eq_missing(group[key]) for key in keys)),
             examined=errors.filter(pl.col("service_name").eq_missing(group["service_name"])),
         )
-    yield from _rest(errors)
+    yield from _rest(errors, strangers)
+
+
+def _code(errors: pl.DataFrame) -> pl.Expr:
+    """Return the cause code of a broken error; a filter by type lets other types pass."""
+    verdict = pl.col("verdict").cast(pl.String)
+    kinds = ["service_name", "quoted_sender", "icmp_type", "icmp_code"]
+    per = errors.group_by(kinds).agg(
+        (verdict == "forwarded").sum().alias("passed"), (verdict == "swallowed").sum().alias("lost")
+    )
+    others = per.group_by("service_name", "quoted_sender").agg(
+        (pl.col("passed").filter(pl.col("lost") == 0).sum() >= SURE_FROM).alias("others_pass"),
+        ((pl.col("passed") > 0) & (pl.col("lost") > 0)).any().alias("mixed"),
+    )
+    filtered = others.filter(pl.col("others_pass") & ~pl.col("mixed"))
+    services = pl.struct("service_name", "quoted_sender").is_in(
+        filtered.select(pl.struct("service_name", "quoted_sender").implode()).to_series()
+    )
+    return (
+        pl.when((verdict == "swallowed") & services)
+        .then(pl.lit("dropped-by-firewall-suspected"))
+        .when(verdict == "swallowed")
+        .then(pl.lit("swallowed-by-director"))
+        .otherwise(verdict)
+    )
 
 
 def _finding(case: Case, errors: pl.DataFrame, examined: pl.DataFrame) -> Finding:
     first = errors.row(0, named=True)
-    code, text = CAUSES[first["verdict"]]
-    kinds = (
-        errors.group_by("ip_version", "icmp_type", "icmp_code").len().sort("len", descending=True)
-    )
-    words = ", ".join(
-        f"{row['len']} x {icmp_name(row['ip_version'], row['icmp_type'], row['icmp_code'])}"
-        for row in kinds.iter_rows(named=True)
-    )
+    code, service = first["code"], first["service_name"]
+    to_client = first["quoted_sender"] == "client"
+    receivers = "clients" if to_client else "realservers"
     realservers = tuple(sorted(errors["realserver_name"].drop_nulls().unique()))
     connections = errors["connection"].unique(maintain_order=True).to_list()
     directors = ", ".join(case.director_names) or "the director"
+    price = case.price(errors)
     return Finding(
-        title=f"ICMP errors do not reach the realservers ({first['service_name']})",
+        title=f"ICMP errors do not reach the {receivers} ({service})",
         summary=(
-            f"{errors.height} ICMP error{'s' * (errors.height != 1)} ({words}) for "
+            f"{errors.height} ICMP error{'s' * (errors.height != 1)} ({_kinds(errors)}) for "
             f"{len(connections)} connection{'s' * (len(connections) != 1)} of "
-            f"{first['service_name']} reached {directors} and not the realserver: {text}."
+            f"{service} reached {directors} and not the {receivers[:-1]}: {CAUSES[code]}."
+            + _argument(code, price.forwarded)
+            + (
+                f" The price: {price.repeats} packets sent again after the first error, "
+                f"{errors.height} errors for {price.packets} packets."
+                if price.repeats
+                else ""
+            )
         ),
-        cause=Cause(code=code, text=text),
+        cause=Cause(code=code, text=CAUSES[code]),
         severity=Severity.HIGH,
-        confidence=Confidence.HIGH if errors.height >= SURE_FROM else Confidence.LOW,
-        evidence=_evidence(case, errors),
+        confidence=_confidence(errors, code),
+        evidence=_evidence(case, errors, code),
         evidence_count=errors.height,
         scope=Scope(
-            service=first["service_name"],
+            service=service,
             realserver=realservers[0] if len(realservers) == 1 else None,
-            direction="to-realserver",
+            direction="to-client" if to_client else "to-realserver",
         ),
         hosts={"director": case.director_names, "realservers": realservers},
         flows=case.flow_refs(connections),
@@ -174,19 +228,12 @@ def _finding(case: Case, errors: pl.DataFrame, examined: pl.DataFrame) -> Findin
             "messages": errors.height,
             "messages_forwarded": examined.filter(pl.col("verdict") == "forwarded").height,
             "next_hop_mtu": errors["next_hop_mtu"].min(),  # type: ignore[dict-item]
+            "repeated_after_the_error": price.repeats,
+            "errors_for_each_packet": round(errors.height / price.packets, 2),
+            "packets_forwarded_meanwhile": price.forwarded,
         },
-        alternatives=(
-            (
-                "A backup director (vs.backup_only=1) or one that lost the connection entry: less "
-                "likely, since data packets of the same connections were forwarded."
-            ),
-            (
-                "The capture lost the outgoing copies: less likely, since other packets were seen "
-                "to "
-                "leave at that time."
-            ),
-        ),
-        remedies=(remedies.accept_icmp_errors(directors, 6 if first["ip_version"] == 6 else 4),),
+        alternatives=_alternatives(code),
+        remedies=_remedies(code, directors, 6 if first["ip_version"] == 6 else 4),
         verify=(
             "iptables -vnL INPUT  # director: the counters of the new ACCEPT rules grow",
             "tcpdump -eni IFACE icmp  # director: each error twice, coming in and going out",
@@ -199,27 +246,64 @@ def _finding(case: Case, errors: pl.DataFrame, examined: pl.DataFrame) -> Findin
     )
 
 
-def _evidence(case: Case, errors: pl.DataFrame) -> tuple[Evidence, ...]:
+def _kinds(errors: pl.DataFrame) -> str:
+    kinds = errors.group_by("ip_version", "icmp_type", "icmp_code").len()
+    return ", ".join(
+        f"{row['len']} x {icmp_name(row['ip_version'], row['icmp_type'], row['icmp_code'])}"
+        for row in kinds.sort("len", "icmp_type", "icmp_code", descending=True).iter_rows(
+            named=True
+        )
+    )
+
+
+def _argument(code: str, forwarded: int) -> str:
+    """Return why a firewall in front of ip_vs is suspected, from what passes meanwhile."""
+    if code not in {"swallowed-by-director", "dropped-by-firewall-suspected"} or not forwarded:
+        return ""
+    return (
+        f" {forwarded} packets of the same connections were forwarded after the first error: "
+        "ip_vs knew them and never got to see the errors, as where INPUT accepts the service's "
+        "port and not ICMP."
+    )
+
+
+def _confidence(errors: pl.DataFrame, code: str) -> Confidence:
+    if errors.height < SURE_FROM:
+        return Confidence.LOW
+    return Confidence.MEDIUM if code == "no-connection-entry" else Confidence.HIGH
+
+
+def _alternatives(code: str) -> tuple[str, ...]:
+    if code == "no-connection-entry":
+        return (EARLIER,)
+    return (BACKUP, CAPTURE_LOSS)
+
+
+def _remedies(code: str, directors: str, version: int) -> tuple[Remedy, ...]:
+    if code == "no-connection-entry":
+        return (remedies.share_entries(directors),)
+    if code in {"wrong-realserver", "wrong-translation"}:
+        return (remedies.look_at_entries(directors),)
+    return (remedies.accept_icmp_errors(directors, version),)
+
+
+def _evidence(case: Case, errors: pl.DataFrame, code: str) -> tuple[Evidence, ...]:
     cited: list[Evidence] = []
     for row in errors.sort("first_ns", "message").head(MAX_CITED).iter_rows(named=True):
         name = icmp_name(row["ip_version"], row["icmp_type"], row["icmp_code"])
-        what = {
-            "swallowed": "came in and never left",
-            "wrong-realserver": "came in and left to the wrong realserver",
-            "wrong-translation": "came in and left wrongly translated",
-        }[row["verdict"]]
-        cited.extend(
-            case.evidence("primary", row["director_vantage"], [row["in_row"]], f"{name}: {what}")
-        )
+        owner = f" (owner: {row['realserver_name']})" if row["realserver_name"] else ""
+        place = row["director_vantage"]
+        if row["in_row"] is not None:
+            note = f"{name}: {WHAT[code]}{owner}"
+            cited.extend(case.evidence("primary", place, [row["in_row"]], note))
         if row["out_row"] is not None:
-            cited.extend(
-                case.evidence("primary", row["director_vantage"], [row["out_row"]], "as it left")
-            )
+            cited.extend(case.evidence("primary", place, [row["out_row"]], "as it left"))
     return tuple(cited)
 
 
-def _rest(errors: pl.DataFrame) -> Iterator[Outcome]:
+def _rest(errors: pl.DataFrame, strangers: pl.DataFrame) -> Iterator[Outcome]:
     """Say per service what was forwarded as it must be, and what cannot be known."""
+    errors = errors.join(strangers, on=["message", "director_vantage"], how="anti")
     per = errors.group_by("service_name", "verdict", "reason").agg(
         pl.len().alias("messages"), pl.col("connection").n_unique().alias("connections")
     )
@@ -228,7 +312,7 @@ def _rest(errors: pl.DataFrame) -> Iterator[Outcome]:
         here = per.filter(pl.col("service_name") == service)
         scope = Scope(service=service)
         good = here.filter(verdicts.is_in(["forwarded", "answered", "local"]))
-        if good.height and not here.filter(verdicts.is_in(sorted(CAUSES))).height:
+        if good.height and not here.filter(verdicts.is_in(BROKEN)).height:
             yield Clean(
                 scope=scope,
                 examined=Examined(

@@ -23,6 +23,7 @@ sender and the receiver. Words with a value:
     frag=OFFSET mf                                        a fragment; no ports behind an offset
     mtu gw=NAME quote=LINE qlen=BYTES                     ICMP errors; type/code stand before
     blank                                                 the quote is nothing but zeros
+    unseen                                                not captured, but may be quoted
     who=NAME is=NAME                                      ARP: asked for, told of
     sum=RESIDUAL                                          a bad ICMP checksum, off by so much
 
@@ -85,6 +86,7 @@ class Packet:
     arp: dict[str, Any] | None = None
     vrrp: dict[str, Any] | None = None
     quoted: Packet | None = None
+    captured: bool = True
 
 
 @dataclass
@@ -168,7 +170,13 @@ def trace(
             reader.read(words)
         except (KeyError, IndexError, ValueError) as error:
             raise ValueError(f"line {number}, {line!r}: {error}") from error
-    return Trace(reader.packets, tuple(marked))
+    seen = [number for number, packet in enumerate(reader.packets) if packet.captured]
+    packets = [reader.packets[number] for number in seen]
+    for row, packet in enumerate(packets):
+        for told in (packet.icmp, packet.tunnel, packet.arp, packet.vrrp):
+            if told is not None:
+                told["row"] = row
+    return Trace(packets, tuple(seen.index(number - 1) + 1 for number in marked))
 
 
 class _Reader:
@@ -200,9 +208,7 @@ class _Reader:
                 packet = self._packet(source, target, given)
         packet.columns["time_ns"] = time_ns
         self._outside(packet, given)
-        for told in (packet.icmp, packet.tunnel, packet.arp, packet.vrrp):
-            if told is not None:
-                told["row"] = len(self.packets)
+        packet.captured = "unseen" not in given
         unknown = set(given) - _KNOWN
         if unknown:
             raise ValueError(f"unknown words {sorted(unknown)}")
@@ -415,7 +421,7 @@ class _Reader:
 
 
 _KNOWN: Final = frozenset(("len", "seq", "ack", "win", "mss", "ws", "ts", "sack", "sackok")).union(
-    ("id", "ttl", "tos", "df", "mac", "vlan", "if", "in", "out", "tun", "frag", "mf"),
+    ("id", "ttl", "tos", "df", "mac", "vlan", "if", "in", "out", "tun", "frag", "mf", "unseen"),
     ("mtu", "gw", "quote", "qlen", "sum", "blank", "who", "is", "vrid", "prio"),
 )
 

@@ -23,6 +23,7 @@ from pcapdiag.case import (
     neighbours,
     openings,
     path_sizes,
+    price,
     prohibitions,
     ptb,
     quality,
@@ -295,6 +296,13 @@ class Case:
     def qualities(self) -> tuple[quality.Quality, ...]:
         """Return, for each vantage, what its captures are good for: see quality.of."""
         return tuple(quality.of(self, vantage) for vantage in self.vantages)
+    def stranger_errors(self) -> pl.DataFrame:
+        """Return errors at a director that never had their connection: see price.strangers."""
+        return price.strangers(self)
+
+    def price(self, errors: pl.DataFrame) -> price.Price:
+        """Return what it costs that some of arrived_errors were not handed on: see price.of."""
+        return price.of(self, errors)
 
     def connection_count(self, service_name: str | None) -> int:
         """Return how many connections of a service the captures show."""

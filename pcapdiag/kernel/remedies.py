@@ -44,6 +44,35 @@ def accept_icmp_errors(host: str, version: int) -> Remedy:
     )
 
 
+def share_entries(host: str) -> Remedy:
+    """Let every director know the connections of the others."""
+    return Remedy(
+        where=clean(host),
+        action="Let the directors share their connections, or have the router send ICMP errors by "
+        "the quoted flow (Linux routers do, many others do not).",
+        check=("ipvsadm -Lcn | wc -l", "ipvsadm -l --daemon"),
+        commands=(
+            "ipvsadm --start-daemon master --mcast-interface IFACE  # active director",
+            "ipvsadm --start-daemon backup --mcast-interface IFACE  # the others",
+        ),
+        persist=("# keepalived.conf, global_defs: lvs_sync_daemon IFACE INSTANCE",),
+        undo=("ipvsadm --stop-daemon master", "ipvsadm --stop-daemon backup"),
+        risk="One more multicast stream on IFACE. Entries younger than three packets are not sent.",
+    )
+
+
+def look_at_entries(host: str) -> Remedy:
+    """Look at what the director knows of the connections whose errors go astray."""
+    return Remedy(
+        where=clean(host),
+        action="Compare the director's entries with the realservers that hold the sockets; report "
+        "the kernel's version where they agree and the errors still go astray.",
+        check=("ipvsadm -Lcn", "uname -r", "sysctl net.ipv4.vs"),
+        commands=(),
+        risk="None: this only looks.",
+    )
+
+
 def probe_mtu(host: str) -> Remedy:
     """Let senders find the path MTU by themselves (RFC 4821) until the path is mended."""
     return Remedy(
