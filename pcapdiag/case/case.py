@@ -296,6 +296,7 @@ class Case:
     def qualities(self) -> tuple[quality.Quality, ...]:
         """Return, for each vantage, what its captures are good for: see quality.of."""
         return tuple(quality.of(self, vantage) for vantage in self.vantages)
+
     def stranger_errors(self) -> pl.DataFrame:
         """Return errors at a director that never had their connection: see price.strangers."""
         return price.strangers(self)
