@@ -297,6 +297,7 @@ class Case:
         """Return, for each vantage, what its captures are good for: see quality.of."""
         return tuple(quality.of(self, vantage) for vantage in self.vantages)
 
+    @cached_property
     def stranger_errors(self) -> pl.DataFrame:
         """Return errors at a director that never had their connection: see price.strangers."""
         return price.strangers(self)
