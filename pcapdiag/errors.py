@@ -39,3 +39,7 @@ class TruncatedHeader(CaptureError):  # noqa: N818 - likewise
 
 class UnreadableCapture(CaptureError):  # noqa: N818 - likewise
     """The operating system refuses: missing path, no permission, a directory without captures."""
+
+
+class StaleIndex(CaptureError):  # noqa: N818 - likewise
+    """The capture that an index was made of has changed since."""

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag.capture import indexed
 from pcapdiag.capture.reader import open_capture
 from pcapdiag.decode import packets
+from pcapdiag.export import index
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,12 +44,16 @@ def read_capture(
     tunnel_ports: frozenset[int] = frozenset(),
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> ReadCapture:
-    """Read and decode the capture at `path` as number `capture` of the case.
+    """Read and decode the capture at `path` as number `capture` of the case, or out of an index.
 
     `tunnel_ports` carry GUE beside the usual one. `progress(path, bytes_done, bytes_total)` is told
     of the start and the end. Raises CaptureError where nothing can be read; what is wrong further
     in stands in the notes.
     """
+    found = indexed.member(path)
+    if found is not None:
+        entry, decoded = index.read(*found, capture)
+        return ReadCapture(entry.info, decoded, entry.sha256 if digest else None)
     size = _size(path)
     if progress:
         progress(path, 0, size)

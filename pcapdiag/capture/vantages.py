@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pcapdiag.capture import indexed
 from pcapdiag.capture.naming import (
     clean_name,
     looks_like_capture,
@@ -95,6 +96,9 @@ def resolve(
             continue
         stem, ring = stem_and_ring(path) if path != STDIN else ("stdin", None)
         folder = Path(path).parent
+        if path != STDIN and indexed.is_index(path):
+            files += _in_index(path, label, _absolute(folder), errors, len(files))
+            continue
         found = _file(path, label, _absolute(folder), stem, ring, len(files), errors)
         if found is not None:
             files.append(found)
@@ -158,6 +162,31 @@ def _first_time(path: str) -> int | None:
         for _ in reader:
             break
         return reader.info.first_ns
+
+
+def _in_index(
+    path: str, label: str | None, folder: Path, errors: list[CaptureError], order: int
+) -> list[_File]:
+    """Return the captures of an index, at the vantages they were indexed under."""
+    try:
+        captures = indexed.captures(path)
+    except CaptureError as error:
+        errors.append(error)
+        return []
+    absolute = _absolute(Path(path))
+    return [
+        _File(
+            f"{path}/{number}",
+            label or (capture.vantage if capture.labelled else None),
+            folder,
+            capture.vantage,
+            None,
+            order + number,
+            (absolute, number),
+            capture.info.first_ns,
+        )
+        for number, capture in enumerate(captures)
+    ]
 
 
 def _in_directory(

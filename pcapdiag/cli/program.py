@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "analyze": "Find faults in captures, and write the incident report.",
     "inspect": "Say what is in captures, without a verdict.",
     "packets": "Write the decoded packets of a capture as a table.",
+    "index": "Decode captures once, into a small file to analyse again.",
     "rules": "List the faults that are looked for.",
     "explain": "Explain one of them: symptom, mechanism, evidence, remedy.",
     "render": "Write a report again from a saved result.",
