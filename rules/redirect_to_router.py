@@ -13,7 +13,10 @@ Mechanism
 
 Evidence
     The redirect, who sent it, whom it told, and the MAC that later frames to the same destination
-    went to: only that change proves that it was obeyed.
+    went to: only that change proves that it was obeyed; a change to another director's or a virtual
+    router's MAC is a failover. The three criteria of RFC 1812 (the packet left by the interface it
+    came in by, its sender is on the subnet of the gateway that is named, no source route) are
+    checked on the frames one by one: a redirect that fails one no gateway may send.
 
 Not this rule
     - A redirect about another destination than a VIP or a realserver's client, or of another router
@@ -22,9 +25,11 @@ Not this rule
     - A redirect that is not forwarded to a realserver: IPVS leaves it to the director, rightly.
 
 Remedy
-    send_redirects=0 for `all` and for every interface of the director (OR decides);
-    accept_redirects=0 and a flushed route cache on whoever obeyed; a static route where the shorter
-    way is wanted.
+    send_redirects=0 for `all` and for every interface of the director (OR decides, as it does for
+    shared_media); accept_redirects=0 and a flushed route cache on whoever obeyed (`all` OR the
+    interface on a host, `all` AND the interface on a router); a static route where the shorter way
+    is wanted. Behind a VRRP address a Linux host ignores redirects by itself: they come from the
+    director's own address, which is not its gateway's.
 
 References
     RFC 792; RFC 1122 section 3.2.2.2; RFC 1812 sections 4.3.3.2 and 5.2.7.2; ip_rt_send_redirect in
@@ -33,7 +38,7 @@ References
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -67,6 +72,16 @@ MAX_CITED = 10
 
 ENOUGH_STAYED = 3
 """Later frames by the old way from which a redirect counts as not obeyed."""
+
+OTHER_REASON = (
+    "The later frames took another way for a reason of their own (a route change): less likely "
+    "where they follow the redirect at once; frames to another director or a virtual router are "
+    "not counted."
+)
+IGNORED_BEHIND_VRRP = (
+    "A Linux receiver ignores it: its gateway is a floating (VRRP) address, and the redirect comes "
+    "from the director's own."
+)
 
 
 @rule(
@@ -121,13 +136,24 @@ def _finding(case: Case, redirects: pl.DataFrame) -> Finding:
     moves = first["moves"]
     cause = _cause(moves, obeyed=obeyed, ignored=ignored)
     targets = redirects.select("quoted_dst_hi", "quoted_dst_lo").n_unique()
+    criteria = case.redirect_criteria(redirects)
+    forwards = first["receiver"] in ("router", "director")
+    one_arm = moves == "replies" and criteria.same_interface is True
     return Finding(
         title=f"{sender} redirects the {receiver} {told} around the director",
         summary=(
-            f"{redirects.height} redirect{'s' * (redirects.height != 1)} from {sender} tell "
+            f"{redirects.height} redirect{'s' * (redirects.height != 1)} from {sender} "
+            f"tell{'s' * (redirects.height == 1)} "
             f"{told} to send packets for {target}"
             + (f" and {targets - 1} more" if targets > 1 else "")
             + f" by way of {gateway}: {cause.text}."
+            + (
+                " Realservers, director and router share one network (one-arm NAT), so that a "
+                "shorter way exists."
+                if one_arm
+                else ""
+            )
+            + _failed(criteria)
         ),
         cause=cause,
         severity=Severity.HIGH if obeyed else Severity.LOW if ignored else Severity.MEDIUM,
@@ -153,19 +179,19 @@ def _finding(case: Case, redirects: pl.DataFrame) -> Finding:
             "obeyed": True if obeyed else False if ignored else None,
             "frames_past_the_director": later,
             "frames_by_the_old_way_afterwards": stayed,
+            "connections_past_the_director": int(redirects["after_by"].max() or 0),  # type: ignore[arg-type]
+            "one_arm_nat": one_arm,
+            "same_interface": criteria.same_interface,
+            "source_on_gateways_subnet": criteria.same_subnet,
+            "no_source_route": criteria.no_source_route,
+            "receivers_gateway_floats": bool(redirects["floating"].any()),
         },
-        alternatives=(
-            (
-                "The later frames took another way for a reason of their own (a route change, a "
-                "VRRP "
-                "switch): less likely where they follow the redirect at once."
-            ),
-        )
-        if obeyed
-        else ("It may be obeyed later, or for other destinations, than these captures show.",),
+        alternatives=_alternatives(redirects, obeyed=obeyed),
         remedies=(
             remedies.stop_redirects(case.host_of_address(first["src_hi"], first["src_lo"])),
-            remedies.forget_redirects(case.host_of_address(first["dst_hi"], first["dst_lo"])),
+            remedies.forget_redirects(
+                case.host_of_address(first["dst_hi"], first["dst_lo"]), forwards=forwards
+            ),
         ),
         verify=(
             "tcpdump -eni IFACE 'icmp[icmptype] == 5'  # director: silent",
@@ -181,6 +207,28 @@ def _finding(case: Case, redirects: pl.DataFrame) -> Finding:
             "LVS-HOWTO section 35.2",
         ),
     )
+
+
+def _failed(criteria: Any) -> str:
+    """Return a sentence about criteria of RFC 1812 that do not hold."""
+    failed = [
+        words
+        for words, holds in (
+            ("the packet left by another interface", criteria.same_interface),
+            ("its sender is not on the gateway's subnet", criteria.same_subnet),
+            ("the packet has IP options", criteria.no_source_route),
+        )
+        if holds is False
+    ]
+    return f" No gateway may send them: {', and '.join(failed)}." if failed else ""
+
+
+def _alternatives(redirects: pl.DataFrame, *, obeyed: bool) -> tuple[str, ...]:
+    if obeyed:
+        return (OTHER_REASON,)
+    if redirects["floating"].any():
+        return (IGNORED_BEHIND_VRRP,)
+    return ("It may be obeyed later, or for other destinations, than these captures show.",)
 
 
 def _cause(moves: str, *, obeyed: bool, ignored: bool) -> Cause:

@@ -28,6 +28,7 @@ from pcapdiag.case import (
     ptb,
     quality,
     reactions,
+    redirect_criteria,
     redirects,
     refusals,
     refused_requests,
@@ -399,6 +400,10 @@ class Case:
     def redirects(self) -> pl.DataFrame:
         """Return ICMP redirects with what their receivers did next: see redirects.frame."""
         return redirects.frame(self)
+
+    def redirect_criteria(self, redirects: pl.DataFrame) -> redirect_criteria.Criteria:
+        """Return whether a gateway might send some of `redirects`: redirect_criteria.check."""
+        return redirect_criteria.check(self, redirects)
 
     @cached_property
     def bad_checksums(self) -> pl.DataFrame:

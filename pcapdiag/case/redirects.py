@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
@@ -10,6 +10,8 @@ from pcapdiag.case import sights
 from pcapdiag.protocols import IcmpType, Icmpv6Type
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pcapdiag.case.case import Case
 
 IS_REDIRECT = ((pl.col("ip_version") == 4) & (pl.col("icmp_type") == int(IcmpType.REDIRECT))) | (
@@ -44,7 +46,10 @@ def frame(case: Case) -> pl.DataFrame:
     and went to; null: unknown), frames_before and frames_after (how
     many frames the receiver sent to the redirected destination by way of the redirecting MAC
     before the first such redirect, and past it afterwards), after_vantage, after_row and after_mac
-    (the first of the latter), stayed (frames that went by way of the redirecting MAC afterwards).
+    (the first of the latter), stayed (frames that went by way of the redirecting MAC afterwards,
+    or of another director's or a virtual router's, which is a failover and no obedience), after_by
+    (how many connections the former belong to), floating (the receiver's frames went to a virtual
+    router's MAC before: whose redirects come from another address, and are ignored).
     """
     rows = sights.with_first(case, case.errors.messages.filter(IS_REDIRECT))
     rows = rows.join(_members(case, rows), on="message", how="left", maintain_order="left")
@@ -105,11 +110,14 @@ def _aftermath(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
         .agg(pl.col("row").min().alias("first_row"))
         .drop_nulls()
     )
+    directors = [
+        mac for host in case.topology.hosts if host.role == "director" for mac in sorted(host.macs)
+    ]
     parts = [_FATE]
     for vantage in case.vantages:
         here = told.filter(pl.col("after_vantage") == vantage.index)
         if here.height:
-            parts.append(_later_frames(vantage.packets, here))
+            parts.append(_later_frames(vantage.packets, here, directors))
     return (
         pl.concat(parts)
         .sort("frames_after", "stayed", "after_vantage", descending=[True, True, False])
@@ -130,19 +138,29 @@ _FATE = pl.DataFrame(
         "stayed": pl.UInt32,
         "after_row": pl.UInt32,
         "after_mac": pl.UInt64,
+        "after_by": pl.UInt32,
+        "floating": pl.Boolean,
     }
 )
 
 
-def _later_frames(packets: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:
+_VRRP_MACS: Final = (0x0000_5E00_01, 0x0000_5E00_02)
+"""First five bytes of the MAC of a virtual router, IPv4 and IPv6 (RFC 9568 section 7.3)."""
+
+
+def _later_frames(
+    packets: pl.DataFrame, told: pl.DataFrame, directors: Sequence[int]
+) -> pl.DataFrame:
     """Count, at one vantage, the frames from each receiver to each redirected destination."""
     after = pl.col("row") > pl.col("first_row")
-    old_way = pl.col("eth_dst") == pl.col("seen_eth_src")
+    floating = (pl.col("eth_dst") // 256).is_in(_VRRP_MACS)
+    same_host = pl.col("eth_dst") == pl.col("seen_eth_src")
+    old_way = same_host | floating | pl.col("eth_dst").is_in(directors)
     return (
         packets.lazy()
         .with_row_index("row")
         .filter(pl.col("copy_of").is_null())
-        .select("row", "eth_src", "eth_dst", "dst_hi", "dst_lo")
+        .select("row", "flow", "eth_src", "eth_dst", "dst_hi", "dst_lo")
         .join(
             told.lazy(),
             left_on=["eth_src", "dst_hi", "dst_lo"],
@@ -162,6 +180,8 @@ def _later_frames(packets: pl.DataFrame, told: pl.DataFrame) -> pl.DataFrame:
             (after & old_way).sum().alias("stayed"),
             pl.col("row").filter(after & ~old_way).min().alias("after_row"),
             pl.col("eth_dst").filter(after & ~old_way).first().alias("after_mac"),
+            pl.col("flow").filter(after & ~old_way).n_unique().alias("after_by"),
+            (floating & ~after).any().alias("floating"),
         )
         .collect()
     )

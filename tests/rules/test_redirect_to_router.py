@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import polars as pl
+import pytest
 from pcapdiag.rules import redirect_to_router
 from stories import case, cited, marked
 
@@ -30,6 +34,17 @@ STAYED = """
 2.200 c>s PA seq=201 ack=1 len=100 mac=x>d
 2.2001 copy 14 ttl=63 mac=d>rs
 """
+
+
+def changed(text, **columns):
+    """Return the findings on a director's capture in which some columns are changed."""
+    made = case(director=text)
+    (vantage,) = made.vantages
+    packets = vantage.packets.with_columns(**columns)
+    outcomes = redirect_to_router.check(
+        replace(made, vantages=(replace(vantage, packets=packets),))
+    )
+    return [item for item in outcomes if isinstance(item, Finding)]
 
 
 def judge(**texts):
@@ -86,3 +101,55 @@ def test_no_redirect_at_all_is_clean_where_icmp_would_have_been_kept():
     findings, clean = judge(director=DIRECTOR + "1.0 c>s icmp 8/0 mac=x>d\n")
     assert findings == []
     assert clean[0].examined.packets == 9
+
+
+def test_the_three_criteria_hold_where_a_director_sends_one():
+    """Same interface, neighbour on the gateway's subnet, no options: as RFC 1812 wants it."""
+    neighbour = DIRECTOR.replace("c>s S", "x>s S").replace("c>s A", "x>s A")
+    (finding,), _ = judge(director=neighbour + REDIRECT.format(mark=""))
+    facts = finding.facts
+    assert facts["same_interface"] is True
+    assert facts["source_on_gateways_subnet"] is True
+    assert facts["no_source_route"] is True
+    assert "No gateway may send them" not in finding.summary
+
+
+@pytest.mark.parametrize(
+    ("text", "fact", "words"),
+    [
+        (DIRECTOR.replace("mac=d>rs\n", "mac=s2>rs\n"), "same_interface", "another interface"),
+        (DIRECTOR, "source_on_gateways_subnet", "not on the gateway's subnet"),
+    ],
+)
+def test_a_criterion_that_fails_is_named(text, fact, words):
+    """One that no gateway may send is not the director's doing, or its netmask is wrong."""
+    (finding,), _ = judge(director=text + REDIRECT.format(mark=""))
+    assert finding.facts[fact] is False
+    assert words in finding.summary
+
+
+def test_a_source_route_forbids_a_redirect():
+    """An IP header with options is longer than 20 bytes."""
+    (finding,) = changed(
+        DIRECTOR + REDIRECT.format(mark=""), ip_header_len=pl.lit(24, dtype=pl.UInt16)
+    )
+    assert finding.facts["no_source_route"] is False
+    assert "the packet has IP options" in finding.summary
+
+
+def test_frames_to_a_virtual_router_are_a_failover_and_no_obedience():
+    """A MAC of VRRP (RFC 9568) after the redirect: another director took over."""
+    text = DIRECTOR + REDIRECT.format(mark="") + PAST
+    rows = pl.int_range(pl.len())
+    late = pl.when(rows >= 9).then(pl.lit(0x0000_5E00_0107, dtype=pl.UInt64)).otherwise("eth_dst")
+    (finding,) = changed(text, eth_dst=late)
+    assert finding.cause.code != "redirect-obeyed"
+    assert finding.facts["frames_past_the_director"] == 0
+
+
+def test_remedies_know_how_the_switches_compose():
+    """A router needs `all` AND the interface, a host `all` OR the interface: both are written."""
+    (finding,), _ = judge(director=DIRECTOR + REDIRECT.format(mark="") + PAST)
+    texts = {remedy.action for remedy in finding.remedies}
+    assert any("'all' OR the interface decides" in text for text in texts)
+    assert finding.facts["connections_past_the_director"] == 2
