@@ -40,7 +40,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pcapdiag.kernel import path_remedies
+from pcapdiag.kernel import chance, path_remedies
 from pcapdiag.rule import (
     Case,
     Cause,
@@ -70,10 +70,6 @@ hardly ever hits three datagrams and spares all others."""
 LEAST_SHARE = 0.5
 """Of the datagrams of that service and direction: load sharing over two ways loses half of them,
 ordinary loss far fewer."""
-
-SELF_EVIDENT = 5
-"""First fragments without the others, from which the capture itself cannot be to blame: to see all
-of n first ones and none of n others has a chance of at most (1/4)^n, whatever the capture loses."""
 
 MAX_GROUPS = 1000
 """Incidents judged: far more than a person reads."""
@@ -162,6 +158,7 @@ def _lost(seen: pl.DataFrame) -> pl.DataFrame:
             pl.col("station").alias("before"),
             pl.col("vantage").alias("before_vantage"),
             pl.col("row").alias("before_row"),
+            pl.col("fragments").alias("before_fragments"),
         )
     )
     return (
@@ -182,9 +179,19 @@ def _count(seen: pl.DataFrame) -> int:
 
 
 def _proven(case: Case, lost: pl.DataFrame) -> bool:
-    incomplete = lost.filter(pl.col("state") == "incomplete").height
-    vantage = lost["vantage"][0]
-    return incomplete >= SELF_EVIDENT or case.coverage.absence_is_proof(vantage, lost.height)
+    """Return whether the capture cannot have lost all that is missing.
+
+    Either it is known to lose too little, or the pattern is not that of loss: first fragments are
+    all there and later ones all missing, at least one to each.
+    """
+    if case.coverage.absence_is_proof(lost["vantage"][0], lost.height):
+        return True
+    partly = lost.filter(pl.col("state") == "incomplete")
+    lacking = (pl.col("before_fragments").cast(pl.Int64) - pl.col("fragments").cast(pl.Int64)).clip(
+        1
+    )
+    missing = int(partly.select(lacking.fill_null(1).sum()).item() or 0)
+    return chance.split_by_loss(partly.height, missing) < chance.PROOF
 
 
 def _finding(

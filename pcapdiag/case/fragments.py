@@ -22,8 +22,12 @@ REASSEMBLY_NS: Final = 30_000_000_000
 """net.ipv4.ipfrag_time: fragments with one IP ID further apart are of two datagrams."""
 
 MARGIN_NS: Final = 1_000_000_000
-"""A capture must have begun this long before a datagram, and go on as long after it, before a
-missing fragment means anything: longer than any queue on the way."""
+"""A capture must go on this long after a datagram before a missing fragment means anything: longer
+than any queue on the way."""
+
+START_NS: Final = 100_000_000
+"""And have begun this long before it: a datagram's fragments are sent back to back, the last one
+first by some."""
 
 IS_TIMEOUT: Final = (
     (pl.col("ip_version") == 4)
@@ -146,12 +150,13 @@ def sights(case: Case) -> pl.DataFrame:
     Columns: connection, sender (client | realserver), ip_id, episode, rank (in the direction of
     travel, the first station 0), vantage, place, station (name), visibility (keeps_fragments),
     state (whole; incomplete: a part of it; none: nothing of it, though other packets of its sender
-    pass there), row (of what there is; null), ip_len, time_ns.
+    pass there), row (of what there is; null), fragments (how many there are; null), ip_len,
+    time_ns.
     """
     known = pl.concat([trains(case, vantage) for vantage in case.vantages])
     datagrams = _datagrams(case, known)
     expected = datagrams.join(_stations(case, datagrams), on=["connection", "sender"]).filter(
-        pl.col("time_ns") >= pl.col("from_ns") + MARGIN_NS,
+        pl.col("time_ns") >= pl.col("from_ns") + START_NS,
         pl.col("time_ns") <= pl.col("until_ns") - MARGIN_NS,
     )
     there = _at_stations(known).rename({"time_ns": "seen_ns"}).sort("seen_ns")
@@ -183,7 +188,7 @@ def sights(case: Case) -> pl.DataFrame:
             *("vantage", "place", "station", "visibility"),
             state.alias("state"),
             pl.coalesce("row", "whole_row").alias("row"),
-            *("ip_len", "time_ns"),
+            *("fragments", "ip_len", "time_ns"),
         )
         .filter(pl.col("state").is_not_null())
         .sort("time_ns", "connection", "ip_id", "rank")
@@ -244,7 +249,7 @@ def _datagrams(case: Case, found: pl.DataFrame) -> pl.DataFrame:
 
 def _at_stations(found: pl.DataFrame) -> pl.DataFrame:
     """Return the trains with their place, and again as `any` for stations that have no place."""
-    kept = found.select("vantage", *_TRAIN, "time_ns", "row", "whole")
+    kept = found.select("vantage", *_TRAIN, "time_ns", "row", "whole", "fragments")
     return (
         pl.concat([kept, kept.with_columns(pl.lit("any").alias("place"))])
         .sort(~pl.col("whole"), "time_ns", "row")
