@@ -49,7 +49,7 @@ def of(batch: FrameBatch, *, gue_ports: frozenset[int] = GUE_PORTS) -> Extents:
     length = batch.caplen.astype(np.int64)
     kept = batch.start + length
     stop = batch.start + np.maximum(batch.wire_len, batch.caplen).astype(np.int64)
-    header = _links(source, batch, kept)
+    header = links(source, batch, kept)
     inner, carried = Network.blank(len(batch)), Transport.blank(len(batch))
     version = np.where(header.version >= 4, header.version, np.uint8(0))
     tunnels, _ = tunnel.innermost(
@@ -67,7 +67,8 @@ def of(batch: FrameBatch, *, gue_ports: frozenset[int] = GUE_PORTS) -> Extents:
     return out
 
 
-def _links(source: Bytes, batch: FrameBatch, kept: Offsets) -> Link:
+def links(source: Bytes, batch: FrameBatch, kept: Offsets) -> Link:
+    """Return the link headers of a batch whose believable bytes end at `kept`."""
     out, rare = Link.blank(len(batch)), RareLinks()
     for linktype in np.unique(batch.linktype).tolist():
         rows = np.flatnonzero(batch.linktype == linktype)
