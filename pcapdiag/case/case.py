@@ -37,6 +37,7 @@ from pcapdiag.case import (
     sides,
     stall_proof,
     stalls,
+    transport_sums,
     tunnels,
     unanswered,
     unreachables,
@@ -306,6 +307,29 @@ class Case:
     def price(self, errors: pl.DataFrame) -> price.Price:
         """Return what it costs that some of arrived_errors were not handed on: see price.of."""
         return price.of(self, errors)
+
+    @cached_property
+    def verified_sums(self) -> tuple[transport_sums.Verified, ...]:
+        """Return, for each vantage, TCP and UDP checksums: see transport_sums.verified."""
+        return tuple(transport_sums.verified(vantage) for vantage in self.vantages)
+
+    @cached_property
+    def sums_verified(self) -> tuple[int, ...]:
+        """Return, for each vantage, how many TCP and UDP checksums could be verified."""
+        return tuple(
+            item.sums.filter(pl.col("verdict") != "unverifiable", ~pl.col("partial")).height
+            for item in self.verified_sums
+        )
+
+    @cached_property
+    def sums_unread(self) -> tuple[str, ...]:
+        """Return why some captures could not be read a second time, a sentence each."""
+        return tuple(reason for item in self.verified_sums for reason in item.unread)
+
+    @cached_property
+    def bad_sums(self) -> pl.DataFrame:
+        """Return TCP and UDP packets that arrive with bad checksums: see transport_sums.frame."""
+        return transport_sums.frame(self)
 
     def connection_count(self, service_name: str | None) -> int:
         """Return how many connections of a service the captures show."""

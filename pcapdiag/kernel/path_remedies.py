@@ -161,3 +161,36 @@ def synchronise_clock(where: str) -> Remedy:
         undo=("systemctl disable --now chronyd",),
         risk="None; the unit is called chrony on some systems.",
     )
+
+
+def no_generic_checksum_offload(where: str) -> Remedy:
+    """Let the kernel make the checksums of a tunnel's packets."""
+    return Remedy(
+        where=where,
+        action=(
+            "Let the kernel make the checksums of tunnelled packets, not the card; IFACE is the "
+            "tunnel interface (flannel.1, vxlan.calico, docker's vxlan in its namespace)."
+        ),
+        check=("ethtool -k IFACE | grep tx-checksum-ip-generic", "nstat -az UdpInCsumErrors"),
+        commands=("ethtool -K IFACE tx-checksum-ip-generic off",),
+        persist=("# from the unit or hook that brings the interface up",),
+        undo=("ethtool -K IFACE tx-checksum-ip-generic on",),
+        risk="More work per packet on this interface.",
+    )
+
+
+def find_corrupter(source: str) -> Remedy:
+    """Find the box that breaks packets whose link check is right."""
+    return Remedy(
+        where="the network between the sender and this capture",
+        action=(
+            f"Capture on both sides of each hop on the way from {source}: the one that packets "
+            "enter in order and leave broken is it. Then its NAT rules, its offloads, its memory."
+        ),
+        check=(
+            "tcpdump -Z root -ni IFACE -s 0 -vv 'tcp or udp' | grep -E 'incorrect|bad udp cksum'",
+            "ethtool -S IFACE | grep -i -E 'csum|crc|err'",
+            "nft list ruleset; tc filter show dev IFACE",
+        ),
+        risk="None: this only looks.",
+    )

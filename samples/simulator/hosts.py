@@ -195,7 +195,8 @@ class Host:
     def local_in(self, interface: Interface, data: bytes, header: wire.Header) -> None:
         """Deliver a packet to this host's own protocols."""
         if header.proto == wire.TCP_PROTO:
-            self.tcp.receive(header)
+            if not wire.transport_sum(data):  # else TcpInCsumErrors
+                self.tcp.receive(header)
         elif header.proto == wire.UDP_PROTO:
             handler = self.udp_ports.get(header.dport)
             if handler is None:

@@ -17,12 +17,14 @@ CHANGING = [
     path_remedies.capture_again("director", "tcpdump -ni IFACE"),
     path_remedies.capture_without_offload("director"),
     path_remedies.synchronise_clock("director"),
+    path_remedies.no_generic_checksum_offload("rs1"),
 ]
 LOOKING = [
     path_remedies.find_rewriter("192.0.2.1"),
     path_remedies.name_next_hop_mtu("the router 192.0.2.1", 4),
     path_remedies.name_next_hop_mtu("the router 2001:db8::1", 6),
     path_remedies.avoid_fragments(),
+    path_remedies.find_corrupter("192.0.2.1"),
 ]
 
 

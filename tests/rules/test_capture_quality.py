@@ -157,6 +157,16 @@ def test_one_direction_only(silent, answered, expected):
     assert "one-sided" not in found(case(director=one_way(silent, answered)))
 
 
+def test_syns_without_an_answer_are_no_half_capture():
+    """Whoever repeats a SYN got nothing: there is no other direction to miss."""
+    text = "".join(
+        f"{1 + n}.0 c:{41000 + m}>s S seq=0 mss=1460 ttl=63 mac=d>rs\n"
+        for m in range(4)
+        for n in range(3)
+    )
+    assert "one-sided" not in found(case(rs1=text))
+
+
 def test_frames_without_a_target():
     """Captures on "any" keep only the sender's address."""
     remarks = found(changed(SERVED, pl.lit(None, pl.UInt64).alias("eth_dst")))
