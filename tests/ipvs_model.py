@@ -152,12 +152,17 @@ def mac(number: int) -> bytes:
 class World:
     """A cluster of one service and the traffic of its clients, made from a seed."""
 
-    def __init__(self, seed: int) -> None:
-        """Build the cluster; run() makes its traffic."""
+    ttl_step = 1
+    """By how much the director lowers a TTL; kernels before 4.10 and XDP programs do not."""
+
+    def __init__(
+        self, seed: int, method: tuple[str, str | None] | None = None, v6: bool | None = None
+    ) -> None:
+        """Build the cluster, of a method and IP version or what the seed says; run() fills it."""
         self.random = random.Random(seed)  # noqa: S311 - a seed is the point
         chance = self.random
-        self.method, self.encapsulation = METHODS[seed % len(METHODS)]
-        self.v6 = (seed // len(METHODS)) % 2 == 1
+        self.method, self.encapsulation = method or METHODS[seed % len(METHODS)]
+        self.v6 = (seed // len(METHODS)) % 2 == 1 if v6 is None else v6
         self.two_arms = self.method == "nat" and chance.random() < 0.6
         self.port = 80
         self.rport = chance.choice([80, 8080]) if self.method == "nat" else 80
@@ -237,7 +242,7 @@ class World:
                 packet.uid,
                 packet.owner,
                 place,
-                "inside" in {source, target} and self.two_arms,
+                self.two_arms and any(end.startswith("inside") for end in (source, target)),
                 self.now,
                 data,
                 self.macs[source],
@@ -264,7 +269,7 @@ class World:
         """Let the director send a packet to a realserver as its method does."""
         self.relayed.add(packet.uid)
         self.step(3_000, 60_000)
-        away = replace(packet, ttl=packet.ttl - 1)
+        away = replace(packet, ttl=packet.ttl - self.ttl_step)
         side, raw = "director", None
         if self.method == "nat":
             side = "inside"
@@ -306,7 +311,7 @@ class World:
             self.tap("director", inside, name, "inside", "in")
             self.relayed.add(packet.uid)
             self.step(3_000, 60_000)
-            packet = replace(packet, ttl=packet.ttl - 1)
+            packet = replace(packet, ttl=packet.ttl - self.ttl_step)
             self.tap("director", packet, "director", "router", "out")
             self.step()
             self.tap("router", packet, "director", "router", "in")

@@ -49,7 +49,7 @@ def modelled(
                 parts.append((reader.info, decoded))
             frames |= {(number, frame): seen for frame, seen in enumerate(item.truth, 1)}
             number += 1
-        role = "realserver" if name.startswith("rs") else name
+        role = "realserver" if name.startswith("rs") else name.rstrip("0123456789")
         made = vantage.build(
             index, name if labelled else f"v{index}", role if labelled else None, parts
         )

@@ -31,8 +31,8 @@ class Links:
     group: per node the lowest node of its group; flows of one group share packets, directly or
         through others, with addresses unchanged or translated.
     translations: server endpoints that stand for each other behind the same client endpoints:
-        ip_proto, front_hi, front_lo, front_port, back_hi, back_lo, back_port, vantage (UInt16,
-        null where no single vantage saw both), packets, connections.
+        ip_proto, front_hi, front_lo, front_port, back_hi, back_lo, back_port, vantages (list of
+        UInt16: those that saw both), packets, connections.
     refused: number of keys or pairs that could have been joined in more than one way.
     """
 
@@ -197,7 +197,7 @@ def _translated_edges(
             pl.col("vote").sum(),
             pl.len().alias("packets"),
             pl.col("node").list.min().n_unique().alias("connections"),
-            pl.col("where").list.set_intersection("where_b").explode().min().alias("vantage"),
+            pl.col("where").list.set_intersection("where_b").explode().unique().alias("where"),
             (pl.col("opened") | pl.col("opened_b")).any().alias("opened"),
         )
     )
@@ -206,7 +206,7 @@ def _translated_edges(
     named = decided.select(
         pl.when(pl.col("vote") > 0).then("server").otherwise("server_b").alias("front"),
         pl.when(pl.col("vote") > 0).then("server_b").otherwise("server").alias("back"),
-        "vantage",
+        pl.col("where").list.drop_nulls().list.sort().alias("vantages"),
         "packets",
         "connections",
         "opened",

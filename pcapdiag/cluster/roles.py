@@ -102,8 +102,10 @@ def _around(vantages: Sequence[VantageTables], evidence: Evidence, roles: Cast) 
     # Behind a translation the director itself relays answers with a lowered TTL.
     direct = {key[1] for key, found in evidence.services.items() if found.method in {"dr", "tun"}}
     is_nat = ~pl.col("resp_lo").is_in([low for _, low in direct])
+    # Who hands requests to a realserver itself is a director, or a router that was led astray.
+    past = pl.col("orig_eth_dst").is_in(list(evidence.realservers)).fill_null(False)
     found = flows.select(
-        pl.col("orig_eth_src").filter(pl.col("far")).unique().implode().alias("bring"),
+        pl.col("orig_eth_src").filter(pl.col("far") & ~past).unique().implode().alias("bring"),
         pl.col("resp_eth_dst").filter(pl.col("far")).unique().implode().alias("take"),
         pl.col("resp_eth_src")
         .filter(pl.col("relayed") & ~is_nat)

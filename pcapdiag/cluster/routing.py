@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pcapdiag.cluster.evidence import Evidence
     from pcapdiag.cluster.observed import Observed
+    from pcapdiag.cluster.parts import Address
     from pcapdiag.flows.vantage import VantageTables
     from pcapdiag.site import Site
 
@@ -29,67 +30,92 @@ if TYPE_CHECKING:
 def routed(
     observed: Observed, labels: Sequence[str | None], site: Site | None, evidence: Evidence
 ) -> None:
-    """Take services whose packets leave unchanged with another MAC, one way only: LVS-DR."""
-    routed = observed.paths.filter(pl.col("kind") == "routed")
-    backwards = routed.filter(~pl.col("by_orig"))
-    for address, paths in by_address(routed.filter(pl.col("by_orig")), "vantage", "out_src"):
-        part = paths
-        index, forwarder = part.item(0, "vantage"), part.item(0, "out_src")
-        own = observed.macs.own[index]
-        mine = own if forwarder in own or forwarder is None else frozenset({forwarder})
-        returns = backwards.filter(
+    """Take services whose packets leave unchanged with another MAC, one way only: LVS-DR.
+
+    Who proves nothing by itself may hand packets to realservers that another has proven.
+    """
+    paths = observed.paths.filter((pl.col("kind") == "routed") & pl.col("by_orig"))
+    ways = list(by_address(paths, "vantage", "out_src"))
+    left = [way for way in ways if not _taken(observed, labels, site, evidence, *way)]
+    for way in left:
+        _taken(observed, labels, site, evidence, *way)
+
+
+def _taken(
+    observed: Observed,
+    labels: Sequence[str | None],
+    site: Site | None,
+    evidence: Evidence,
+    address: Address,
+    part: pl.DataFrame,
+) -> bool:
+    """Take what one host hands on of one address, if that is LVS-DR; return whether it is."""
+    backwards = observed.paths.filter((pl.col("kind") == "routed") & ~pl.col("by_orig"))
+    index, forwarder = part.item(0, "vantage"), part.item(0, "out_src")
+    own = observed.macs.own[index]
+    mine = own if forwarder in own or forwarder is None else frozenset({forwarder})
+    returns = backwards.filter(
+        (pl.col("vantage") == index)
+        & (pl.col("resp_hi") == address[0])
+        & (pl.col("resp_lo") == address[1])
+        & (pl.col("out_src").is_in(list(mine)) | (forwarder is None))
+    )
+    targets = set(part.get_column("out_dst").drop_nulls().to_list()) - mine
+    claimed = claimants(observed, address)
+    asked = bool((mine | {forwarder}) & askers(observed, address))
+    if asked:
+        # It asked who has the address and sends there: routing, not IPVS.
+        targets = targets - claimed if claimed else set()
+        part = part.filter(pl.col("out_dst").is_in(list(targets)))
+        if not targets:
+            return False
+    owner = bool((mine | {forwarder}) & claimed)
+    label = labels[index]
+    spread = (
+        len(targets) > 1
+        and not observed.spread.filter(
             (pl.col("vantage") == index)
-            & (pl.col("resp_hi") == address[0])
-            & (pl.col("resp_lo") == address[1])
-            & (pl.col("out_src").is_in(list(mine)) | (forwarder is None))
+            & pl.col("out_src").eq_missing(pl.lit(forwarder, pl.UInt64))
+            & pl.col("resp_hi").eq(address[0])
+            & pl.col("resp_lo").eq(address[1])
+        ).is_empty()
+    )
+    known = {
+        mac
+        for key, found in evidence.services.items()
+        if key[1] == address and found.method == "dr"
+        for mac in found.realserver_macs
+    } - evidence.unproven
+    fellow = bool(targets) and targets <= known
+    proven = returns.is_empty() and (spread or owner or fellow)
+    if label == "router":
+        proven = proven and owner
+    said = label == "director" and (returns.is_empty() or owner)
+    if not (proven or said or wanted(site, address, "dr")):
+        if label is None and returns.is_empty():
+            evidence.undecided.add(address)
+        return False
+    where = f"{len(targets)} MACs" if len(targets) > 1 else "another MAC"
+    reason = (
+        f"packets to it arrive at {mac_or_host(forwarder)} and leave unchanged for {where},"
+        " and no answer comes back that way"
+        if returns.is_empty()
+        else f"packets to it arrive at {mac_or_host(forwarder)} and leave for {where}"
+    )
+    for proto, port in part.select("ip_proto", "resp_port").unique().sort(pl.all()).iter_rows():
+        found = evidence.service((proto, address, port), "dr", reason)
+        if found.method == "dr":
+            found.realserver_macs |= targets
+    how = "unchanged to another MAC"
+    forwards(observed, evidence, index, forwarder, part, address, how, proven=proven)
+    for mac in sorted(targets):
+        evidence.realserver(
+            mac,
+            f"packets to {ip_text(*address)} are delivered to it by the director",
+            proven=proven,
         )
-        targets = set(part.get_column("out_dst").drop_nulls().to_list()) - mine
-        claimed = claimants(observed, address)
-        asked = bool((mine | {forwarder}) & askers(observed, address))
-        if asked:
-            # It asked who has the address and sends there: routing, not IPVS.
-            targets = targets - claimed if claimed else set()
-            part = part.filter(pl.col("out_dst").is_in(list(targets)))
-            if not targets:
-                continue
-        owner = bool((mine | {forwarder}) & claimed)
-        label = labels[index]
-        spread = (
-            len(targets) > 1
-            and not observed.spread.filter(
-                (pl.col("vantage") == index)
-                & pl.col("out_src").eq_missing(pl.lit(forwarder, pl.UInt64))
-                & pl.col("resp_hi").eq(address[0])
-                & pl.col("resp_lo").eq(address[1])
-            ).is_empty()
-        )
-        proven = returns.is_empty() and (spread or owner)
-        if label == "router":
-            proven = proven and owner
-        said = label == "director" and (returns.is_empty() or owner)
-        if not (proven or said or wanted(site, address, "dr")):
-            if label is None and returns.is_empty():
-                evidence.undecided.add(address)
-            continue
-        where = f"{len(targets)} MACs" if len(targets) > 1 else "another MAC"
-        reason = (
-            f"packets to it arrive at {mac_or_host(forwarder)} and leave unchanged for {where},"
-            " and no answer comes back that way"
-            if returns.is_empty()
-            else f"packets to it arrive at {mac_or_host(forwarder)} and leave for {where}"
-        )
-        for proto, port in part.select("ip_proto", "resp_port").unique().sort(pl.all()).iter_rows():
-            found = evidence.service((proto, address, port), "dr", reason)
-            if found.method == "dr":
-                found.realserver_macs |= targets
-        how = "unchanged to another MAC"
-        forwards(observed, evidence, index, forwarder, part, address, how, proven=proven)
-        for mac in sorted(targets):
-            evidence.realserver(
-                mac,
-                f"packets to {ip_text(*address)} are delivered to it by the director",
-                proven=proven,
-            )
+    evidence.undecided.discard(address)
+    return True
 
 
 def _requests(vantages: Sequence[VantageTables]) -> pl.DataFrame:

@@ -36,18 +36,21 @@ def translated(vantages: Sequence[VantageTables], observed: Observed, evidence: 
             evidence.director(
                 mac, f"it owns {ip_text(*front)}, whose packets are translated to {ip_text(*back)}"
             )
-        if row["vantage"] is not None:
-            _translating_vantage(vantages, observed, evidence, row)
+        for index in row["vantages"]:
+            _translating_vantage(vantages, observed, evidence, index, row)
     if len(rows):
         _one_hop_apart(vantages, observed, evidence)
         _behind_translation(observed, evidence)
 
 
 def _translating_vantage(
-    vantages: Sequence[VantageTables], observed: Observed, evidence: Evidence, row: dict[str, Any]
+    vantages: Sequence[VantageTables],
+    observed: Observed,
+    evidence: Evidence,
+    index: int,
+    row: dict[str, Any],
 ) -> None:
     """Take the MACs around a translation that one vantage saw from both sides."""
-    index = row["vantage"]
     own = observed.macs.own[index]
     flows = vantages[index].flows
     fronts = flows.filter(_server(row, "front"))
