@@ -212,8 +212,16 @@ def _translated_edges(
         "opened",
     )
     # Masquerading rewrites the originator, and looks like this only where originator and responder
-    # were told apart by nothing better than their ports. An opening or a second back settles it.
-    named = named.filter(pl.col("opened") | (pl.len().over("front") > 1)).drop("opened")
+    # were told apart by nothing better than their ports. An opening or a second back settles it,
+    # and so does another service's opening between the same two hosts.
+    hosts = nodes.unique("server").select("server", pl.struct("resp_hi", "resp_lo").alias("host"))
+    placed = named.join(hosts.rename({"server": "front", "host": "front_host"}), on="front").join(
+        hosts.rename({"server": "back", "host": "back_host"}), on="back"
+    )
+    settled = pl.col("opened").any().over("front_host", "back_host")
+    named = placed.filter(settled | (pl.len().over("front") > 1)).drop(
+        "opened", "front_host", "back_host"
+    )
     # An endpoint that is the back of one and the front of another (a translation behind the
     # translation) would chain strangers: only the outermost translation is kept.
     named = named.join(named.select("back"), left_on="front", right_on="back", how="anti")
