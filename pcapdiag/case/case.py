@@ -15,6 +15,7 @@ import polars as pl
 from pcapdiag.addresses import ip_text, mac_text
 from pcapdiag.case import (
     checksums,
+    detours,
     forgotten,
     fragments,
     frames,
@@ -392,6 +393,16 @@ class Case:
     def heard(self) -> pl.DataFrame:
         """Return when each MAC sent a frame last: see neighbours.heard."""
         return neighbours.heard(self)
+
+    @cached_property
+    def detours(self) -> pl.DataFrame:
+        """Return answers of NAT realservers under their own address: see detours.frame."""
+        return detours.frame(self)
+
+    @cached_property
+    def translated_answers(self) -> dict[str, int]:
+        """Return by service how many NAT connections were answered through a director."""
+        return detours.translated_answers(self)
 
     @cached_property
     def vanished(self) -> pl.DataFrame:

@@ -199,3 +199,33 @@ def reschedule_reused(host: str) -> Remedy:
         undo=("sysctl -w net.ipv4.vs.conn_reuse_mode=1",),
         risk="With vs.conntrack=1 and kernels before 5.9 such a SYN may be dropped once.",
     )
+
+
+def route_by_director(host: str) -> Remedy:
+    """Send a NAT realserver's answers to the director."""
+    return Remedy(
+        where=host,
+        action="Make the director's inside address the only way to the clients.",
+        check=("ip route get CLIENT", "ip route show", "ip route show cache"),
+        commands=("ip route replace default via DIRECTOR", "ip route flush cache"),
+        persist=("the interface's configuration: gateway DIRECTOR (the floating one of a pair)",),
+        undo=("ip route replace default via GATEWAY",),
+        risk="All traffic of this host goes by the director; keep a route for your own session.",
+    )
+
+
+def drop_untranslated(host: str) -> Remedy:
+    """Keep a NAT director from routing realservers' addresses to clients."""
+    rule = "FORWARD -s REALSERVERS -o IFACE -m conntrack --ctstate INVALID -j DROP"
+    return Remedy(
+        where=host,
+        action=(
+            "Find out why it does not know them (expired, or invalid for conntrack), and drop what "
+            "would leave untranslated: the realserver repeats it, the client is not reset."
+        ),
+        check=("ipvsadm -Lcn | head", "conntrack -S", "sysctl net.ipv4.vs.conntrack"),
+        commands=(f"iptables -I {rule}",),
+        persist=("iptables-save > /etc/iptables/rules.v4",),
+        undo=(f"iptables -D {rule}",),
+        risk="With vs.conntrack=0 conntrack may call more invalid than ip_vs does: watch counters.",
+    )

@@ -26,10 +26,22 @@ REFUSED = DR + "906.0 c2>s S seq=0 mac=x>d\n906.1 s>c2 icmp 3/3 quote=9 mac=d>x\
 
 UNREACHABLE = DR + "906.0 c2>s S seq=0 mac=x>d\n909.1 d>c2 icmp 3/1 quote=9 mac=d>x\n"
 
+UNTRANSLATED = """
+0.000 c>s S seq=0 mss=1460 mac=x>d ttl=60
+0.0001 c>rs S seq=0 mss=1460 mac=d>rs ttl=59 id=1
+0.001 rs>c SA seq=0 ack=1 mss=1460 mac=rs>d
+0.0011 s>c SA seq=0 ack=1 mss=1460 mac=d>x ttl=63 id=1
+0.002 c>s PA seq=1 ack=1 len=9 mac=x>d ttl=60
+0.0021 c>rs PA seq=1 ack=1 len=9 mac=d>rs ttl=59 id=2
+5.000 rs>c PA seq=1 ack=10 len=10 mac=rs>d id=9
+5.0001 copy 7 ttl=63 mac=d>x
+"""
+
 SUSPECTS = {
     "connection-expired-at-director": ("forgotten", DR),
     "service-refused": ("refused_requests", REFUSED),
     "realserver-gone": ("vanished", UNREACHABLE),
+    "nat-reply-bypasses-director": ("detours", UNTRANSLATED),
 }
 """Rule: the measurement of a case that holds its suspects, and a trace in which it has one."""
 
