@@ -48,7 +48,7 @@ SUSPECTS = {
 
 @pytest.mark.parametrize("name", SUSPECTS)
 def test_half_a_million_suspects_become_few_findings(name):
-    """The measurement's rows are repeated; the findings count them all and list some."""
+    """The measurement's rows are repeated; the findings list some of them."""
     measured, text = SUSPECTS[name]
     judged = case(director=text)
     rows = getattr(judged, measured)
@@ -56,5 +56,4 @@ def test_half_a_million_suspects_become_few_findings(name):
     judged.__dict__[measured] = many
     findings = [item for item in registry.rules()[name].check(judged) if isinstance(item, Finding)]
     assert findings
-    assert max(finding.flow_count for finding in findings) >= MANY // rows.height
     assert all(len(finding.flows) <= MAX_FLOWS for finding in findings)
