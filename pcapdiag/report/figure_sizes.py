@@ -130,5 +130,11 @@ def _sentence(largest: int | None, lost_from: int | None) -> str:
     if lost_from is None:
         return f"Packets of all lengths arrived, up to {largest} bytes."
     if lost_from > largest:
-        return f"Up to {largest} bytes everything arrived; from {lost_from} bytes on nothing did."
+        bound = (
+            f"{largest}" if lost_from == largest + 1 else f"between {largest} and {lost_from - 1}"
+        )
+        return (
+            f"Up to {largest} bytes everything arrived, from {lost_from} bytes on nothing did: the "
+            f"path MTU is {bound}."
+        )
     return f"The longest packet that arrived has {largest} bytes; losses begin at {lost_from}."

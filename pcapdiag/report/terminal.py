@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
-from pcapdiag.report import plain, story
+from pcapdiag.report import ascii_ladder, plain, story
 from pcapdiag.result import Severity
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def render(result: Result, console: Console, files: Sequence[str] = ()) -> None:
     for position, finding in enumerate(findings[:MAX_FINDINGS]):
         out.gap()
         _finding(out, finding, in_full=position == 0)
+        if position == 0:
+            out.drawing(ascii_ladder.draw(finding, console.width))
     if len(findings) > MAX_FINDINGS:
         out.gap()
         out.line(f"and {plain.counted(len(findings) - MAX_FINDINGS, 'more finding')}, less severe")
@@ -88,6 +90,11 @@ class _Printer:
             shown = Text(f"    {self._encodable(row)}", style="cyan")
             self._console.print(shown, highlight=False, soft_wrap=True)
 
+    def drawing(self, rows: Sequence[str]) -> None:
+        """Print lines as they are, where the console has room for them."""
+        for row in rows:
+            self._console.print(Text(self._encodable(row)), highlight=False, soft_wrap=True)
+
     def gap(self) -> None:
         """Print an empty line."""
         self._console.print()
@@ -98,17 +105,14 @@ class _Printer:
 
 
 def _finding(out: _Printer, finding: Finding, *, in_full: bool) -> None:
-    out.line(
-        finding.title,
-        head=finding.severity.value.upper(),
-        style=_STYLES[finding.severity],
-        indent=_INDENT,
-    )
+    """Print a finding; the title of the one shown in full is the verdict above it."""
+    severity = finding.severity.value.upper()
     scope, reach = story.scope_text(finding.scope), story.reach_text(finding)
-    parts = (f"{finding.confidence.value} confidence", scope, reach)
-    out.line("; ".join(part for part in parts if part), indent=_INDENT)
-    if in_full:
-        out.line(f"Cause: {finding.cause.text}", indent=_INDENT)
+    confidence = f"{finding.rule}, {finding.confidence.value} confidence"
+    details = "; ".join(part for part in (confidence, scope, reach) if part)
+    first = details if in_full else finding.title
+    out.line(first, head=severity, style=_STYLES[finding.severity], indent=_INDENT)
+    out.line(f"Cause: {finding.cause.text}" if in_full else details, indent=_INDENT)
     out.line(f"Proof: {story.proof_text(finding)}", indent=_INDENT)
 
 

@@ -35,7 +35,10 @@ def test_no_border_where_all_sizes_arrived():
 def test_sentences_say_what_is_seen():
     """A clean cut, no loss and no arrival are told apart."""
     cut = figure_sizes.lay_out(_sizes((1400, 5, 0), (1401, 0, 2)))
-    assert cut.sentence == "Up to 1400 bytes everything arrived; from 1401 bytes on nothing did."
+    assert cut.sentence.startswith("Up to 1400 bytes everything arrived, from 1401 bytes on noth")
+    assert cut.sentence.endswith("the path MTU is 1400.")
+    bounded = figure_sizes.lay_out(_sizes((1400, 5, 0), (1500, 0, 2)))
+    assert bounded.sentence.endswith("the path MTU is between 1400 and 1499.")
     whole = figure_sizes.lay_out(_sizes((1400, 5, 0)))
     assert whole.sentence == "Packets of all lengths arrived, up to 1400 bytes."
     assert figure_sizes.lay_out(_sizes((99, 0, 2))).sentence == "No packet of any length arrived."
