@@ -104,14 +104,15 @@ class _Fit:
 def align(vantages: Sequence[VantageTables], topology: Topology | None = None) -> Clocks:
     """Return the clocks of all vantages, relative to the one that shares most with the others.
 
-    `topology` is only a saving: what it knows already is not computed again.
+    `topology` saves work, and knows whose MACs are whose where frames alone leave two candidates:
+    which way a frame went on a link that both captures are of.
     """
     count = len(vantages)
     if count == 1:
         return Clocks((0,), (0,), ("the only vantage: its clock is the common one",), (0,), (0,), 0)
     vantages = oriented(vantages)
     found = topology.observed.links if topology is not None else links.find(vantages)
-    own = (topology.observed.macs if topology is not None else find_macs(vantages)).own
+    own = topology.vantage_macs if topology is not None else find_macs(vantages).own
     seen = delays.shared(vantages, found)
     pairs = {
         (one, other): delays.between(vantages, seen, own, one, other)

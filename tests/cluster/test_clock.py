@@ -136,3 +136,21 @@ def test_a_chain_adds_its_errors(cluster, analyse) -> None:
     assert None not in clocks.offset_ns
     difference = clocks.offset_ns[2] - clocks.offset_ns[0]
     assert abs(difference + SECOND) <= clocks.error_ns[2] + clocks.error_ns[0]
+
+
+def test_a_slow_link_that_both_ends_captured_is_no_contradiction(cluster, analyse) -> None:
+    """Router and director of NAT speak with each other only: labels tell whose MAC is whose."""
+
+    class Slow(cluster):
+        def wait(self, nanoseconds: int = 5_000_000) -> None:
+            """Let five milliseconds pass on every hop."""
+            super().wait(nanoseconds)
+
+    net = Slow(method="nat", rport=8080)
+    busy(net)
+    recorder = net.recorders["director"]
+    recorder.without({n for n, row in enumerate(recorder.rows) if row["interface"] == 1})
+    net.recorders["router"].clock_ns = 3 * SECOND
+    clocks = analyse(net.tables("router", "director")).clocks
+    assert None not in clocks.offset_ns
+    assert max(clocks.error_ns) < 6_000_000
