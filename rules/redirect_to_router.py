@@ -138,6 +138,7 @@ def _finding(case: Case, redirects: pl.DataFrame) -> Finding:
     targets = redirects.select("quoted_dst_hi", "quoted_dst_lo").n_unique()
     criteria = case.redirect_criteria(redirects)
     forwards = first["receiver"] in ("router", "director")
+    connections = case.redirected(redirects)
     one_arm = moves == "replies" and criteria.same_interface is True
     return Finding(
         title=f"{sender} redirects the {receiver} {told} around the director",
@@ -163,13 +164,12 @@ def _finding(case: Case, redirects: pl.DataFrame) -> Finding:
         scope=Scope(direction="to-realserver" if moves == "vip" else "to-client"),
         subject=f"{sender} {told} {moves}",
         hosts={"sender": sender, "receiver": told, "gateway": gateway},
-        flows=case.flow_refs(
-            redirects["connection"].drop_nulls().unique(maintain_order=True).to_list()
-        ),
+        flows=case.flow_refs(connections),
+        flow_count=len(connections),
         first_seen_ns=redirects["first_ns"].min(),  # type: ignore[arg-type]
         last_seen_ns=redirects["first_ns"].max(),  # type: ignore[arg-type]
         count=redirects.height,
-        examined_count=redirects["connection"].drop_nulls().n_unique(),
+        examined_count=len(connections),
         facts={
             "moves": moves,
             "sender": sender,
@@ -179,7 +179,7 @@ def _finding(case: Case, redirects: pl.DataFrame) -> Finding:
             "obeyed": True if obeyed else False if ignored else None,
             "frames_past_the_director": later,
             "frames_by_the_old_way_afterwards": stayed,
-            "connections_past_the_director": int(redirects["after_by"].max() or 0),  # type: ignore[arg-type]
+            "connections_past_the_director": len(connections) if obeyed else 0,
             "one_arm_nat": one_arm,
             "same_interface": criteria.same_interface,
             "source_on_gateways_subnet": criteria.same_subnet,

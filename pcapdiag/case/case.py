@@ -436,6 +436,10 @@ class Case:
         """Return ICMP redirects with what their receivers did next: see redirects.frame."""
         return redirects.frame(self)
 
+    def redirected(self, redirects_: pl.DataFrame) -> list[int]:
+        """Return the connections that some of `redirects` lead astray: redirects.connections."""
+        return redirects.connections(self, redirects_)
+
     def redirect_criteria(self, redirects: pl.DataFrame) -> redirect_criteria.Criteria:
         """Return whether a gateway might send some of `redirects`: redirect_criteria.check."""
         return redirect_criteria.check(self, redirects)

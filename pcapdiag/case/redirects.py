@@ -8,6 +8,7 @@ import polars as pl
 
 from pcapdiag.case import sights
 from pcapdiag.protocols import IcmpType, Icmpv6Type
+from pcapdiag.result import MAX_FLOWS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,7 @@ def frame(case: Case) -> pl.DataFrame:
     before the first such redirect, and past it afterwards), after_vantage, after_row and after_mac
     (the first of the latter), stayed (frames that went by way of the redirecting MAC afterwards,
     or of another director's or a virtual router's, which is a failover and no obedience), after_by
-    (how many connections the former belong to), floating (the receiver's frames went to a virtual
+    (the flows of the former, at most MAX_FLOWS), floating (the receiver's frames went to a virtual
     router's MAC before: whose redirects come from another address, and are ignored).
     """
     rows = sights.with_first(case, case.errors.messages.filter(IS_REDIRECT))
@@ -63,6 +64,18 @@ def frame(case: Case) -> pl.DataFrame:
     return rows.join(
         _aftermath(case, rows), on=_PATH, how="left", nulls_equal=True, maintain_order="left"
     )
+
+
+def connections(case: Case, redirects: pl.DataFrame) -> list[int]:
+    """Return the connections that rows of `frame` quote, or whose frames go past the director."""
+    past = (
+        redirects.select(pl.col("after_vantage").alias("vantage"), pl.col("after_by").alias("flow"))
+        .unique()
+        .explode("flow", empty_as_null=False)
+        .join(case.connections.legs, on=["vantage", "flow"])["connection"]
+    )
+    quoted = redirects["connection"].drop_nulls()
+    return pl.concat([quoted, past]).unique(maintain_order=True).to_list()
 
 
 def _members(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
@@ -138,7 +151,7 @@ _FATE = pl.DataFrame(
         "stayed": pl.UInt32,
         "after_row": pl.UInt32,
         "after_mac": pl.UInt64,
-        "after_by": pl.UInt32,
+        "after_by": pl.List(pl.UInt32),
         "floating": pl.Boolean,
     }
 )
@@ -180,7 +193,12 @@ def _later_frames(
             (after & old_way).sum().alias("stayed"),
             pl.col("row").filter(after & ~old_way).min().alias("after_row"),
             pl.col("eth_dst").filter(after & ~old_way).first().alias("after_mac"),
-            pl.col("flow").filter(after & ~old_way).n_unique().alias("after_by"),
+            pl.col("flow")
+            .filter(after & ~old_way)
+            .drop_nulls()
+            .unique(maintain_order=True)
+            .head(MAX_FLOWS)
+            .alias("after_by"),
             (floating & ~after).any().alias("floating"),
         )
         .collect()
