@@ -60,7 +60,8 @@ class Lab:
         self.made.serve(port, rport, protocol="udp" if udp else "tcp")
         for host in self.made.realservers:
             if udp:
-                self.servers.echo(host, self.rport)
+                own = self.made.plan.vip if self.method in {"dr", "tun"} else ""
+                self.servers.echo(host, own, self.rport)
             self.servers.serve(host, self.rport, ipv6=self.made.ipv6)
         return self.made
 

@@ -26,7 +26,8 @@ Step = tuple[str, float]
 """("get", bytes), ("post", bytes), ("late", bytes that the server sends after LATE_S), ("pause",
 seconds); over UDP ("ask", bytes) or ("leave", bytes): go before the answer comes."""
 
-LATE_S = 5.0
+LATE_S = 8.0
+"""Time enough for a slow guest to take the client away."""
 
 
 @dataclass
@@ -117,11 +118,15 @@ class Servers:
         self._listening.append(listener)
         threading.Thread(target=self._accept, args=(listener, host.name), daemon=True).start()
 
-    def echo(self, host: Host, port: int) -> None:
-        """Answer each datagram on a host with its name and as many bytes."""
+    def echo(self, host: Host, address: str, port: int) -> None:
+        """Answer each datagram on a host with its name and as many bytes.
+
+        An unconnected socket answers from the address it is bound to: behind DR that must be the
+        VIP, or replies carry the RIP.
+        """
         with inside(host.namespace):
             link = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        link.bind(("", port))
+        link.bind((address, port))
         self._listening.append(link)
         threading.Thread(target=self._echo, args=(link, host.name), daemon=True).start()
 

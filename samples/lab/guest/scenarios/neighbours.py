@@ -46,7 +46,15 @@ def tunnel_down_tun(lab: Lab) -> None:
     lab.background()
     lab.capture("director", "rs1", "rs2", "rs3", "router", "client=client-near")
     lab.play()
-    _ignored(lab, "ip proto 4")
+    hit = lab.failed()
+    lab.expect(3 <= len(hit) < len(lab.flows), "one realserver's connections fail")
+    lab.expect({flow.error for flow in hit} == {"connection refused"}, "and the clients are told")
+    complaint = f"icmp[0:2] == 0x0303 and src host {lab.made.rip(2)}"
+    relayed = f"icmp[0:2] == 0x0303 and src host {lab.made.plan.vip}"
+    lab.must("realserver-ignores-vip", flows=hit, hosts=["rs2"], cited={"rs2.pcap": "ip proto 4"})
+    lab.may("service-refused")
+    lab.look("rs2.pcap", complaint, "the kernel has no tunnel for it, and says so to the director")
+    lab.look("director.pcap", relayed, "ip_vs says it again to the clients, from the VIP")
 
 
 @scenario

@@ -18,7 +18,7 @@ TIME_EXCEEDED = "icmp[0] == 11"
 def _vanish(lab: Lab) -> list[Flow]:
     """Let far clients ask something that takes a while, and vanish meanwhile."""
     gone = lab.browse(
-        "gone", [("late", 4000)], client="client-far", count=5, start=1, every=0.3, patience=9
+        "gone", [("late", 4000)], client="client-far", count=5, start=1, every=0.3, patience=12
     )
     lab.then("client-far", "ip addr flush dev eth0", at=3.5)
     lab.then("cpe", "ip neigh flush dev eth1", at=3.7)
@@ -49,7 +49,7 @@ def client_gone_ipv6_dr(lab: Lab) -> None:
 def _forwarded(lab: Lab, file: str, proof: str = HOST_UNREACHABLE) -> None:
     gone = _vanish(lab)
     lab.background(10)
-    lab.play(at_least=15)
+    lab.play(at_least=19)
     lab.expect(lab.failed() == gone, "only the vanished clients' connections fail")
     lab.look(file, proof, "host unreachable, on its way to a realserver")
 
@@ -73,7 +73,7 @@ def unreachable_dropped_ipv6_dr(lab: Lab) -> None:
 
 def _dropped(lab: Lab, gone: list[Flow], file: str, proof: str) -> None:
     lab.background(10)
-    lab.play(at_least=15)
+    lab.play(at_least=19)
     lab.expect(lab.failed() == gone, "only the vanished clients' connections fail")
     lab.must("icmp-unreachable-not-forwarded", flows=gone, hosts=["director"], cited={file: proof})
     lab.look(file, proof, "host unreachable, which ends at the director")
@@ -82,7 +82,7 @@ def _dropped(lab: Lab, gone: list[Flow], file: str, proof: str) -> None:
 def _loop_outside(lab: Lab) -> list[Flow]:
     """Let the route to the far clients loop between the router and the ISP after a while."""
     lost = lab.browse(
-        "lost", [("late", 4000)], client="client-far", count=5, start=1, every=0.3, patience=9
+        "lost", [("late", 4000)], client="client-far", count=5, start=1, every=0.3, patience=12
     )
     back = lab.made.plan.at("wan", 1)
     lab.then("isp", f"ip route replace {lab.made.plan.far} via {back}", at=3.5)
@@ -95,7 +95,7 @@ def time_exceeded_dr(lab: Lab) -> None:
     lab.cluster("dr", "carrier")
     lost = _loop_outside(lab)
     lab.background(10)
-    lab.play(at_least=14)
+    lab.play(at_least=16)
     lab.expect(lab.failed() == lost, "only the lost clients' connections fail")
     lab.may("forwarding-loop")
     lab.look("director.pcap", TIME_EXCEEDED, "time exceeded, on its way to a realserver")
@@ -108,7 +108,7 @@ def time_exceeded_dropped_nat(lab: Lab) -> None:
     lab.fault("director", "iptables -A INPUT -p icmp --icmp-type time-exceeded -j DROP")
     lost = _loop_outside(lab)
     lab.background(10)
-    lab.play(at_least=14)
+    lab.play(at_least=16)
     lab.expect(lab.failed() == lost, "only the lost clients' connections fail")
     lab.may("forwarding-loop")
     lab.must(
