@@ -43,7 +43,7 @@ def publish(raw: Path, folder: Path) -> None:
         (folder / f"{capture['file']}.gz").write_bytes(packed)
     truth = _with_packed_files(truth) | {"scenario": folder.name}
     (folder / "truth.json").write_text(json.dumps(truth, indent=1, ensure_ascii=False) + "\n")
-    story = "\n\n".join([truth["story"], *_fault(truth)])
+    story = "\n\n".join([truth.get("story", ""), *_fault(truth)])
     origin = textwrap.fill(ORIGIN.format(name=raw.name, kernel=truth["kernel"]), 100)
     (folder / "README.md").write_text(readme(truth, story, origin))
 

@@ -88,10 +88,7 @@ def loss_and_reordering_dr(lab: Lab) -> None:
             host, f"tc qdisc replace dev {port} root netem delay 6ms loss 2% reorder 95%", at=0.2
         )
     lab.background(12)
-    lab.browse("large", [("get", 24000)], count=6, start=1, every=1.5)
-    lab.browse("upload", [("post", 20000)], count=3, start=1.5, every=2)
-    lab.play()
-    _nothing(lab)
+    _lossy(lab)
 
 
 @scenario
@@ -101,10 +98,15 @@ def loss_nat(lab: Lab) -> None:
     for host, port in (("isp", "eth1"), ("client-near", "eth0")):
         lab.then(host, f"tc qdisc replace dev {port} root netem delay 5ms loss 2%", at=0.2)
     lab.background(12)
-    lab.browse("large", [("get", 24000)], count=5, start=1, every=1.5)
+    _lossy(lab)
+
+
+def _lossy(lab: Lab) -> None:
+    large = lab.browse("large", [("get", 24000)], count=6, start=1, every=1.5)
     lab.browse("upload", [("post", 20000)], count=3, start=1.5, every=2)
     lab.play()
     _nothing(lab)
+    lab.look("client.pcap", f"port {large[0].client[1]}", "a transfer that meets it")
 
 
 @scenario
