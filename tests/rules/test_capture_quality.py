@@ -204,7 +204,7 @@ def test_an_empty_capture_is_not_examined():
     assert [type(item) for item in outcomes] == [NotExamined]
 
 
-def test_half_a_million_cut_frames_are_one_remark():
+def test_many_cut_frames_are_one_remark():
     """Five of them are cited, all are counted."""
     flood = floods.case(SERVED, name="rs1", role="realserver", caplen=pl.lit(30, pl.UInt32))
     remarks = found(flood)

@@ -195,7 +195,7 @@ def test_without_fragments_nothing_is_clean():
     assert "no fragmented datagram" in not_examined[0].reason
 
 
-def test_half_a_million_fragments_are_one_finding():
+def test_many_fragments_are_one_finding():
     """However many there are, a few are cited and all are counted."""
     text = at_realserver(others="").replace("20.0 c>s", "900.0 c>s") + OTHERS
     text += "3.0 c>s udp len=1472 mf id=1 mac=d>rs ttl=63\n"
@@ -203,5 +203,5 @@ def test_half_a_million_fragments_are_one_finding():
         text, name="rs1", role="realserver", time_ns=pl.col("time_ns") + pl.col("n") * 1_000_000
     )
     (finding,) = fragments_lost.check(flood)
-    assert finding.count > 65_000
+    assert finding.count > 0.9 * min(floods.COUNT, 65_535)  # as many as there are IP IDs
     assert len(finding.evidence) <= fragments_lost.MAX_CITED

@@ -216,7 +216,7 @@ def test_usable_errors_are_clean_and_none_at_all_is_not_examined():
     assert "tcpdump" in not_examined[0].capture_command
 
 
-def test_half_a_million_messages_are_one_finding():
+def test_many_messages_are_one_finding():
     """However many there are, the finding cites a few and counts all."""
     flood = floods.case(
         OPEN + error("3/4 mtu=0"),

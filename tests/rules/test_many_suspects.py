@@ -1,15 +1,14 @@
-"""Rules judge groups, not rows: half a million suspects are no matter and fit into a finding."""
+"""Rules judge groups, not rows: many suspects are no matter and fit into a finding."""
 
 from __future__ import annotations
 
 import polars as pl
 import pytest
+from floods import COUNT
 from stories import case
 
 from pcapdiag import registry
 from pcapdiag.result import MAX_FLOWS, Finding
-
-MANY = 500_000
 
 DR = """
 0.000 c>s S seq=0 mss=1460 mac=x>d
@@ -47,12 +46,12 @@ SUSPECTS = {
 
 
 @pytest.mark.parametrize("name", SUSPECTS)
-def test_half_a_million_suspects_become_few_findings(name):
+def test_many_suspects_become_few_findings(name):
     """The measurement's rows are repeated; the findings list some of them."""
     measured, text = SUSPECTS[name]
     judged = case(director=text)
     rows = getattr(judged, measured)
-    many = pl.concat([rows] * (MANY // rows.height + 1)).head(MANY)
+    many = pl.concat([rows] * (COUNT // rows.height + 1)).head(COUNT)
     judged.__dict__[measured] = many
     findings = [item for item in registry.rules()[name].check(judged) if isinstance(item, Finding)]
     assert findings

@@ -223,7 +223,7 @@ def test_an_outer_checksum_is_judged_by_itself(tmp_path):
     assert "tx-checksum-ip-generic off" in finding.remedies[0].commands[0]
 
 
-def test_half_a_million_bad_sums_are_one_finding():
+def test_many_bad_sums_are_one_finding():
     """As many verdicts as that, without the file that it would take."""
     flood = floods.case(HEALTHY + syns(1), name="rs1", role="realserver")
     bad = pl.DataFrame({"row": pl.arange(6, 6 + floods.COUNT, dtype=pl.UInt32, eager=True)}).select(
@@ -236,5 +236,5 @@ def test_half_a_million_bad_sums_are_one_finding():
     )
     flood.__dict__["verified_sums"] = (transport_sums.Verified(bad, ()),)
     (finding,) = transport_checksum_burst.check(flood)
-    assert finding.count > 400_000
+    assert finding.count > 0.8 * floods.COUNT
     assert len(finding.evidence) == transport_checksum_burst.MAX_CITED

@@ -142,13 +142,13 @@ def test_without_a_tunnel_there_is_nothing_to_ask():
     assert "LVS-TUN" in not_examined[0].reason
 
 
-def test_half_a_million_connections_are_one_finding():
-    """Uploads of half a million clients, each refused once."""
+def test_many_connections_are_one_finding():
+    """Uploads of many clients, each refused once."""
     flood = floods.case(
         DIRECTOR.format(tun="ipip") + "0.020 c>s A seq=401 ack=1 len=1460 mac=x>d\n",
         src_lo=pl.col("src_lo") + pl.col("n") // 60_000,
         src_port=pl.col("n") % 60_000 + 1,
     )
     (finding,) = tunnel_mss_too_large.check(flood)
-    assert finding.flow_count > 400_000
+    assert finding.flow_count > 0.8 * floods.COUNT
     assert len(finding.flows) <= 1000
