@@ -6,6 +6,15 @@ import os
 import shutil
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "any machine",  # how fast it is decides nothing; what CI draws is the same each time
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+)
+settings.load_profile("any machine")
 
 # Before any test imports polars, which reads this once: for tables of some rows more threads only
 # cost time, and each of xdist's workers has a core to itself.
