@@ -11,6 +11,7 @@ from pcapdiag.addresses import endpoint_text
 from pcapdiag.case.ladder import ladder
 from pcapdiag.case.size_fates import size_fates
 from pcapdiag.case.timeline import timeline
+from pcapdiag.case.words import described
 from pcapdiag.result import Edge, SizeFate
 
 if TYPE_CHECKING:
@@ -30,10 +31,11 @@ _METHODS: Final = {
 
 
 def illustrated(case: Case, finding: Finding) -> Finding:
-    """Return `finding` with ladder, timeline and, where sizes matter, all sizes.
+    """Return `finding` with its frames in words, ladder, timeline and, where they matter, sizes.
 
     What a rule filled in itself stays where nothing better is found.
     """
+    finding = described(case, finding)
     drawn = ladder(case, finding)
     if drawn.steps:
         finding = replace(finding, ladder=drawn.steps, ladder_columns=drawn.columns)
