@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -36,6 +37,7 @@ from pcapdiag.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from concurrent.futures import Executor
 
     from pcapdiag.capture.vantages import VantageInput
     from pcapdiag.registry import Rule
@@ -73,45 +75,46 @@ def load(
     since: Instant | None = None,
     until: Instant | None = None,
     digest: bool = False,
+    executor: Executor | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
 ) -> Loaded:
-    """Read every capture of `inputs` and build the case.
+    """Read every capture of `inputs`, in `executor` if there is one, and build the case.
 
     A capture that cannot be read at all becomes a failure, and the others go on; a vantage of
     which nothing could be read is left out.
     """
     failures: list[CaptureError] = []
     read: list[tuple[VantageInput, list[ReadCapture]]] = []
-    capture = 0
+    found = workers.read_captures(
+        [path for entry in inputs for path in entry.paths],
+        executor,
+        digest=digest,
+        tunnel_ports=site.tunnel_ports if site else frozenset(),
+        progress=progress,
+    )
     for entry in inputs:
         parts = []
-        for path in entry.paths:
-            try:
-                parts.append(
-                    workers.read_capture(
-                        path,
-                        capture,
-                        digest=digest,
-                        tunnel_ports=site.tunnel_ports if site else frozenset(),
-                        progress=progress,
-                    )
-                )
-            except CaptureError as error:
-                failures.append(error)
-                continue
-            capture += 1
+        for outcome in itertools.islice(found, len(entry.paths)):
+            if isinstance(outcome, CaptureError):
+                failures.append(outcome)
+            else:
+                parts.append(outcome)
         if parts:
             read.append((entry, parts))
     start, end, notes = _span(read, since, until)
     tables = []
     sha256: dict[int, str] = {}
-    for index, (entry, parts) in enumerate(read):
+    for index in range(len(read)):
+        entry, parts = read.pop(0)
+        digests = [part.sha256 for part in parts]
+        # What was decoded is held by nobody else, so that it can go once it was merged.
         captures = [(part.info, _within(part.decoded, start, end)) for part in parts]
+        del parts
         built = vantages.build(index, entry.name, entry.role, captures)
         sha256.update(
-            (number, part.sha256)
-            for number, part in zip(built.capture_ids, parts, strict=True)
-            if part.sha256
+            (number, value)
+            for number, value in zip(built.capture_ids, digests, strict=True)
+            if value
         )
         tables.append(built)
     return Loaded(Case(tuple(tables), site, facts or Facts()), tuple(failures), sha256, notes)

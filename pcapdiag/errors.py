@@ -28,6 +28,10 @@ class CaptureError(PcapdiagError):
         self.path = path
         self.message = message
 
+    def __reduce__(self) -> tuple[type[CaptureError], tuple[str, str]]:
+        """Let it come back from another process."""
+        return type(self), (self.path, self.message)
+
 
 class UnknownFormat(CaptureError):  # noqa: N818 - named as what was found, see the glossary
     """The file is neither pcap nor pcapng nor a compressed form of either."""

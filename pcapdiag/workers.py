@@ -1,10 +1,15 @@
-"""The work on one capture: from its path to decoded tables. Knows nothing of other captures."""
+"""The work on each capture: from its path to decoded tables, here or wherever an executor runs it.
+
+Only paths and tables travel. `distributed.Client.get_executor()` is an executor like any other.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -12,11 +17,15 @@ import polars as pl
 
 from pcapdiag.capture import indexed
 from pcapdiag.capture.reader import open_capture
+from pcapdiag.capture.source import STDIN
 from pcapdiag.decode import packets
+from pcapdiag.errors import CaptureError, UnreadableCapture
 from pcapdiag.export import index
+from pcapdiag.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Executor, Future
 
     from pcapdiag.capture.frames import CaptureInfo
     from pcapdiag.decode.packets import Decoded
@@ -53,20 +62,89 @@ def read_capture(
     found = indexed.member(path)
     if found is not None:
         entry, decoded = index.read(*found, capture)
+        missing = sorted(tunnel_ports.difference(entry.tunnel_ports))
+        if missing:
+            message = f"was indexed without the tunnel ports {missing} of site.toml; "
+            raise UnreadableCapture(path, f"{message}{indexed.AGAIN} --site")
         return ReadCapture(entry.info, decoded, entry.sha256 if digest else None)
     size = _size(path)
     if progress:
         progress(path, 0, size)
     threads = 1 if size is not None and size <= _ONE_THREAD_BYTES else pl.thread_pool_size()
-    with open_capture(path, ahead=threads if threads > 1 else 0) as reader:
-        decoded = packets.decode_capture(
-            reader, capture, gue_ports=packets.GUE_PORTS | tunnel_ports, threads=threads
-        )
-        info = reader.info
-    sha256 = _sha256(path) if digest and size is not None else None
+    with ThreadPoolExecutor(1) as beside:
+        sha256 = beside.submit(_sha256, path) if digest and size is not None else None
+        with open_capture(path, ahead=threads if threads > 1 else 0) as reader:
+            decoded = packets.decode_capture(
+                reader, capture, gue_ports=packets.GUE_PORTS | tunnel_ports, threads=threads
+            )
+            info = reader.info
     if progress:
         progress(path, size or 0, size)
-    return ReadCapture(info, decoded, sha256)
+    return ReadCapture(info, decoded, sha256.result() if sha256 else None)
+
+
+def read_captures(
+    paths: Sequence[str],
+    executor: Executor | None = None,
+    *,
+    digest: bool = False,
+    tunnel_ports: frozenset[int] = frozenset(),
+    progress: Callable[[str, int, int | None], None] | None = None,
+) -> Iterator[ReadCapture | CaptureError]:
+    """Yield, for each of `paths`, what read_capture returns or raises, numbered by place.
+
+    `executor` does the work; standard input and indexes, which are quickly read, stay here.
+    """
+    pending: list[Future[ReadCapture] | None] = [
+        executor.submit(_read_elsewhere, path, os.path.abspath(path), number, digest, tunnel_ports)  # noqa: PTH100 - the path is the user's text
+        if executor is not None and path != STDIN and indexed.member(path) is None
+        else None
+        for number, path in enumerate(paths)
+    ]
+    try:
+        for number, path in enumerate(paths):
+            future = pending.pop(0)
+            try:
+                if future is None:
+                    yield read_capture(
+                        path, number, digest=digest, tunnel_ports=tunnel_ports, progress=progress
+                    )
+                else:
+                    yield _result(path, future)
+            except CaptureError as error:
+                yield error
+            if future is not None and progress:
+                size = _size(path)
+                progress(path, size or 0, size)
+    finally:
+        for future in pending:
+            if future is not None:
+                future.cancel()
+
+
+def _result(path: str, future: Future[ReadCapture]) -> ReadCapture:
+    try:
+        return future.result()
+    except CaptureError:
+        raise
+    except Exception as error:
+        reason = clean(f"{type(error).__name__}: {error}")
+        message = f"the process that read it failed ({reason}); try --jobs 1, without --scheduler"
+        raise UnreadableCapture(path, message) from error
+
+
+def _read_elsewhere(
+    path: str, place: str, capture: int, digest: bool, tunnel_ports: frozenset[int]
+) -> ReadCapture:
+    """Do read_capture of the absolute path `place` where this runs, and call it `path`."""
+    if not Path(place).exists():
+        message = "no such file where it was to be read; every worker must see it under this path"
+        raise UnreadableCapture(path, message)
+    try:
+        read = read_capture(place, capture, digest=digest, tunnel_ports=tunnel_ports)
+    except CaptureError as error:
+        raise type(error)(path, error.message) from error
+    return replace(read, info=replace(read.info, path=path))
 
 
 def _size(path: str) -> int | None:

@@ -47,6 +47,8 @@ class IndexedCapture:
     digest: str
     """sample_digest of the capture."""
     sha256: str | None
+    tunnel_ports: tuple[int, ...] = ()
+    """That were taken for GUE beside the usual one."""
 
 
 def is_index(path: str) -> bool:
@@ -93,7 +95,8 @@ def _unpack(item: dict[str, Any]) -> IndexedCapture:
     info["interfaces"] = tuple(Interface(**each) for each in info["interfaces"])
     for name in ("link_types", "notes"):
         info[name] = tuple(info[name])
-    return IndexedCapture(**{**item, "info": CaptureInfo(**info)})
+    ports = tuple(item["tunnel_ports"])
+    return IndexedCapture(**{**item, "info": CaptureInfo(**info), "tunnel_ports": ports})
 
 
 def sample_digest(path: str) -> str:

@@ -64,6 +64,8 @@ class Request:
     fail_on_not_examined: bool
     digest: bool
     redact: bool
+    jobs: int | None
+    scheduler: str | None
     quiet: bool
     verbose: bool
 
@@ -198,6 +200,18 @@ Where several apply: 2 before 3 before 1.
     help="Replace IP and MAC addresses by ip-1, mac-1, ..., the same everywhere, and leave out "
     "dissected frames. Names of places and files stay.",
 )
+@click.option(
+    "--jobs",
+    metavar="N",
+    type=click.IntRange(1),
+    help="Use N cores at most.  [default: all, one for small captures]",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Read the captures on a running Dask cluster (tcp://HOST:PORT), whose workers see them "
+    "under the same paths; only tables travel.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Say what is being done, and how long it took.")
 @debug_option
@@ -215,7 +229,7 @@ def run(request: Request) -> int:
     """Do what was asked, and return the exit code."""
     _reject_contradictions(request)
     inputs, unresolved = resolve_inputs(request.captures)
-    cores.bound(inputs)
+    cores.bound(inputs, request.jobs)
     from pcapdiag import engine, registry
     from pcapdiag.facts import load as load_facts
     from pcapdiag.site import load as load_site
@@ -230,7 +244,10 @@ def run(request: Request) -> int:
     for failure in unresolved:
         streams.error(str(failure))
     started = time.perf_counter()
-    with reading(not request.quiet) as progress:
+    with (
+        cores.lent(inputs, request.jobs, request.scheduler) as executor,
+        reading(not request.quiet) as progress,
+    ):
         loaded = engine.load(
             inputs,
             site=site,
@@ -238,6 +255,7 @@ def run(request: Request) -> int:
             since=_engine_instant(request.since),
             until=_engine_instant(request.until),
             digest=request.digest,
+            executor=executor,
             progress=progress,
         )
     for failure in loaded.failures:

@@ -1,13 +1,23 @@
-"""How many cores a run takes: decided before polars is imported, which starts its threads then."""
+"""How many cores a run takes, here or elsewhere.
+
+Decided before polars is imported, which starts its threads then: a process is never forked with
+threads in it, but spawned.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
+import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from pcapdiag.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from concurrent.futures import Executor
 
     from pcapdiag.capture.vantages import VantageInput
 
@@ -16,6 +26,13 @@ VARIABLE: Final = "POLARS_MAX_THREADS"
 SMALL_BYTES: Final = 16 << 20
 """Captures of so many bytes together are analysed on one core: waking others for tables of some
 thousand rows costs several times the work itself."""
+
+LARGE_BYTES: Final = 64 << 20
+"""Captures from this size on are read in processes of their own, if there are several: starting one
+takes as long as decoding half of this."""
+
+ANSWER_S: Final = 5
+"""A scheduler that is there answers within milliseconds."""
 
 
 def bound(inputs: Iterable[VantageInput], jobs: int | None = None) -> None:
@@ -30,9 +47,73 @@ def bound(inputs: Iterable[VantageInput], jobs: int | None = None) -> None:
 
 
 def _small(inputs: Iterable[VantageInput]) -> bool:
+    sizes = _sizes(inputs)
+    return None not in sizes and sum(filter(None, sizes)) <= SMALL_BYTES
+
+
+def _sizes(inputs: Iterable[VantageInput]) -> list[int | None]:
+    """Return the size of each input; None where that is not known."""
+    sizes: list[int | None] = []
+    for path in (path for item in inputs for path in item.paths):
+        try:
+            sizes.append(None if path == "-" else Path(path).stat().st_size)
+        except OSError:  # the reader says what is wrong with it; or it lies in an index
+            sizes.append(None)
+    return sizes
+
+
+@contextlib.contextmanager
+def lent(
+    inputs: Iterable[VantageInput], jobs: int | None = None, scheduler: str | None = None
+) -> Iterator[Executor | None]:
+    """Lend what reads the captures: a cluster, processes of this host, or None for this process.
+
+    Raises UsageError where the cluster cannot be reached.
+    """
+    if scheduler is not None:
+        with _cluster(scheduler) as executor:
+            yield executor
+        return
+    large = sum(size is not None and size >= LARGE_BYTES for size in _sizes(inputs))
+    count = min(large, jobs or os.cpu_count() or 1)
+    if count < 2:
+        yield None
+        return
+    processes = pool(count)
     try:
-        sizes = [Path(path).stat().st_size for item in inputs for path in item.paths if path != "-"]
-    except OSError:  # the reader says what is wrong with it
-        return False
-    piped = any(path == "-" for item in inputs for path in item.paths)
-    return not piped and sum(sizes) <= SMALL_BYTES
+        yield processes
+    finally:
+        processes.shutdown(wait=False, cancel_futures=True)
+
+
+def pool(count: int) -> Executor:
+    """Return spawned processes of one thread each, which an interrupt ends without a word."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    import polars as pl
+
+    pl.thread_pool_size()  # starts this process's threads; what follows is for its children
+    os.environ[VARIABLE] = "1"
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(count, spawn, signal.signal, (signal.SIGINT, signal.SIG_DFL))
+
+
+@contextlib.contextmanager
+def _cluster(address: str) -> Iterator[Executor]:
+    try:
+        distributed: Any = importlib.import_module("distributed")
+    except ImportError as error:
+        raise UsageError("--scheduler needs Dask: pip install 'pcapdiag[cluster]'") from error
+    try:
+        client = distributed.Client(address, timeout=ANSWER_S, set_as_default=False)
+    except (OSError, TimeoutError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"--scheduler {address}: no Dask scheduler answers there ({reason}); check the "
+            "address, or leave it out to work here"
+        ) from error
+    with client:
+        if not client.scheduler_info()["workers"]:
+            raise UsageError(f"--scheduler {address}: it has no workers; start some")
+        yield client.get_executor()

@@ -36,14 +36,18 @@ Examples:
 )
 @click.argument("captures", metavar="[NAME=]CAPTURE...", nargs=-1, required=True)
 @click.option("-o", "--output", "path", metavar="FILE", required=True, help="Write the index here.")
+@click.option(
+    "--site", metavar="FILE", help="What is known of the cluster: here, which ports carry tunnels."
+)
 @click.option("--digest", is_flag=True, help="Note the SHA-256 of each capture.")
 @debug_option
-def command(captures: tuple[str, ...], path: str, digest: bool) -> int:
+def command(captures: tuple[str, ...], path: str, site: str | None, digest: bool) -> int:
     """Decode captures once, into a small file to analyse again.
 
     'analyze' takes the index wherever it takes captures, with the same result: make it where the
     capture was taken and carry only the index home. It holds every header and no payload, but for
-    the first 256 bytes of ICMP, ARP and VRRP frames. It is a zip archive of Parquet tables.
+    the first 256 bytes of ICMP, ARP and VRRP frames: what only payload tells, such as checksums of
+    TCP, stays unexamined without the capture. It is a zip archive of Parquet tables.
 
     An index whose capture is still there, and is another one by now, is refused.
     """
@@ -56,14 +60,19 @@ def command(captures: tuple[str, ...], path: str, digest: bool) -> int:
     target = Target("--output", path)
     output.check([target], [*(each for item in inputs for each in item.paths), *captures])
     from pcapdiag.export import index
+    from pcapdiag.site import load
 
+    ports = load(site).tunnel_ports if site is not None else frozenset[int]()
     with reading() as progress, output.replacing(target) as temporary:
-        index.write(temporary, _entries(inputs, digest, progress))
+        index.write(temporary, _entries(inputs, digest, ports, progress))
     return Exit.OK
 
 
 def _entries(
-    inputs: Sequence[VantageInput], digest: bool, progress: Report | None
+    inputs: Sequence[VantageInput],
+    digest: bool,
+    ports: frozenset[int],
+    progress: Report | None,
 ) -> Iterator[Entry]:
     from pcapdiag import workers
     from pcapdiag.capture import indexed
@@ -73,12 +82,15 @@ def _entries(
         for path in item.paths:
             if indexed.member(path):
                 raise UsageError(f"{path} is in an index already; give its capture")
-            read = workers.read_capture(path, 0, digest=digest, progress=progress)
+            read = workers.read_capture(
+                path, 0, digest=digest, tunnel_ports=ports, progress=progress
+            )
             capture = indexed.IndexedCapture(
                 vantage=item.name,
                 labelled=item.labelled,
                 info=read.info,
                 digest=indexed.sample_digest(path),
                 sha256=read.sha256,
+                tunnel_ports=tuple(sorted(ports)),
             )
             yield index.Entry(capture, read.decoded, index.kept_frames(path, read.decoded))

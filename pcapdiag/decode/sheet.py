@@ -54,8 +54,11 @@ class Sheet:
             self._masks.update(dict.fromkeys(columns, mask))
 
     def put_codes(self, name: str, codes: U8) -> None:
-        """Add a column of an Enum: 0 is null, 1 the first category."""
-        self.put(codes > 0, **{name: codes - np.uint8(1)})
+        """Add a column of an Enum: 0 is null, 1 the first category.
+
+        What stands under a null is a category, too: polars reads no other back from bytes.
+        """
+        self.put(codes > 0, **{name: np.maximum(codes, np.uint8(1)) - np.uint8(1)})
 
     def frame(self) -> pl.DataFrame:
         """Return the table: all columns of the schema, in its order and dtypes."""

@@ -49,3 +49,20 @@ def test_users_number_stands(monkeypatch):
     assert os.environ[cores.VARIABLE] == "3"
     cores.bound(_inputs(), jobs=2)
     assert os.environ[cores.VARIABLE] == "2"
+
+
+@pytest.mark.usefixtures("place")
+def test_processes_give_the_same_result(run, monkeypatch):
+    """Captures that are read in processes of their own give the same result."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1714557600")
+    monkeypatch.setenv(cores.VARIABLE, "1")
+    arguments = ("analyze", "director.pcap", "rs1.pcap", "--no-html", "--json", "-", "--jobs", "2")
+    plain = run(*arguments)
+    monkeypatch.setattr(cores, "LARGE_BYTES", 1)
+    made = []
+    pool = cores.pool
+    monkeypatch.setattr(cores, "pool", lambda count: made.append(count) or pool(count))
+    several = run(*arguments)
+    assert made == [2]
+    assert several.out == plain.out
+    assert plain.code == several.code == 0

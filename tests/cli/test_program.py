@@ -69,7 +69,7 @@ def test_the_exit_codes_stand_in_the_help(run):
 
 def test_later_options_are_unknown_not_ignored(run):
     """An option that does nothing would be worse than none."""
-    for option in ("--sarif", "--jobs", "--scheduler"):
+    for option in ("--sarif", "--jobz", "--scheduled"):
         ended = run("analyze", option, "x", "x.pcap")
         assert ended.code == 2
         assert "no such option" in ended.errors[0]

@@ -1,0 +1,145 @@
+"""Captures read one after the other, in other processes, and on a cluster: the same tables."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import select
+import signal
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from pcapdiag import workers
+from pcapdiag.cli import cores
+from pcapdiag.errors import CaptureError, UnreadableCapture, UsageError
+
+SAMPLE = Path(__file__).parents[1] / "samples" / "pmtud-blackhole-dr"
+
+
+def _same(found, plain):
+    for one, other in zip(found, plain, strict=True):
+        assert replace(one.info, mtime_ns=0) == replace(other.info, mtime_ns=0)
+        assert one.sha256 == other.sha256
+        for item in fields(one.decoded):
+            table = getattr(one.decoded, item.name)
+            assert table.equals(getattr(other.decoded, item.name)), item.name
+
+
+@pytest.fixture
+def paths(monkeypatch):
+    """Name captures as a user in their folder would."""
+    monkeypatch.chdir(SAMPLE)
+    return ["director.pcap", "rs1.pcap"]
+
+
+def test_other_processes_give_the_same(paths):
+    """A spawned process reads what this one reads, and a failure there is one here."""
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn) as pool:
+        *found, failure = workers.read_captures([*paths, "README.md"], pool, digest=True)
+    plain = list(workers.read_captures(paths, digest=True))
+    assert plain[0].sha256
+    assert [item.decoded.packets["capture"][0] for item in plain] == [0, 1]
+    _same(found, plain)
+    assert isinstance(failure, CaptureError)
+    assert str(failure).startswith("README.md: ")
+
+
+def test_errors_cross_processes():
+    """What a user is told of a capture survives the way back."""
+    error = copy.copy(UnreadableCapture("a.pcap", "is gone"))  # as pickle does
+    assert (type(error), error.path, str(error)) == (
+        UnreadableCapture,
+        "a.pcap",
+        "a.pcap: is gone",
+    )
+
+
+class _Broken:
+    """An executor that fails in its own ways."""
+
+    def __init__(self):
+        self.futures = []
+
+    def submit(self, *_):
+        """Fail the first work, and leave the others waiting."""
+        self.futures.append(Future())
+        if len(self.futures) == 1:
+            self.futures[0].set_exception(MemoryError("no more"))
+        return self.futures[-1]
+
+
+def test_a_dead_process_costs_its_capture_only(paths):
+    """A process that died is a capture that could not be read, and what waits is cancelled."""
+    executor = _Broken()
+    found = workers.read_captures([*paths, "-"], executor)
+    first = next(found)
+    assert isinstance(first, UnreadableCapture)
+    assert "MemoryError" in str(first)
+    assert "--jobs 1" in str(first)
+    assert len(executor.futures) == 2  # standard input cannot travel
+    found.close()
+    assert executor.futures[1].cancelled()
+
+
+def test_a_worker_without_the_file_says_so():
+    """The remedy for a path that only this host knows is named."""
+    with pytest.raises(UnreadableCapture, match=r"rs1\.pcap: no such file where.*every worker"):
+        workers._read_elsewhere("rs1.pcap", "/nowhere/rs1.pcap", 0, False, frozenset())
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Start a scheduler and two workers on the loopback."""
+    distributed = pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, processes=True
+    ) as cluster:
+        yield cluster
+
+
+@pytest.mark.filterwarnings("ignore")  # of tornado's and distributed's own
+def test_cluster_gives_the_same_though_a_worker_dies(cluster, paths, tmp_path):
+    """A worker that is killed while it reads costs time only: another one reads the capture."""
+    pipe = tmp_path / "slow.pcap"
+    os.mkfifo(pipe)
+
+    with cores.lent((), scheduler=cluster.scheduler_address) as executor:
+        found = workers.read_captures([*paths, str(pipe)], executor)
+        _same([next(found), next(found)], list(workers.read_captures(paths)))
+        with pipe.open("wb"):  # as soon as a worker has opened it, too
+            busy = {item.address for item in cluster.scheduler.workers.values() if item.processing}
+            (reader,) = (item for item in cluster.workers.values() if item.worker_address in busy)
+            ended = os.pidfd_open(reader.pid)
+            os.kill(reader.pid, signal.SIGKILL)
+            select.select([ended], [], [])
+            os.close(ended)
+        pipe.write_bytes(Path("rs2.pcap").read_bytes())
+        piped = next(found)
+    assert piped.info.path == str(pipe)
+    assert piped.info.packets == next(workers.read_captures(["rs2.pcap"])).info.packets
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_unreachable_scheduler_is_one_line(monkeypatch):
+    """Nobody at the address is a usage error with the remedy."""
+    pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
+    monkeypatch.setattr(cores, "ANSWER_S", 0.1)
+    message = r"tcp://127\.0\.0\.1:1: no Dask.*check"
+    with pytest.raises(UsageError, match=message), cores.lent((), scheduler="tcp://127.0.0.1:1"):
+        pass
+
+
+def test_scheduler_without_dask(monkeypatch):
+    """Without the extra the option says how to get it."""
+
+    def missing(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(cores.importlib, "import_module", missing)
+    with pytest.raises(UsageError, match=r"pip install.*cluster"), cores.lent((), scheduler="x"):
+        pass
