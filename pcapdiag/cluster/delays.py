@@ -148,13 +148,29 @@ def between(
         rows = both.filter(condition.fill_null(False))
         bounds.add(time=rows["time_ns"], ahead=rows["ahead"], upper=upper)
     open_ = both.filter(~(there.fill_null(False) | back.fill_null(False)))
-    # Which of two captures on one link was first is not known, only that the way is short.
-    bounds.add(time=open_["time_ns"], ahead=open_["ahead"] + SAME_WIRE_NS, upper=True)
-    bounds.add(time=open_["time_ns"], ahead=open_["ahead"] - SAME_WIRE_NS, upper=False)
+    _add_open(bounds, open_)
     if not (bounds.upper and bounds.lower):
         _add_causes(vantages, seen, bounds, one, other)
     _add_arp(seen, own, bounds, one, other)
     return bounds
+
+
+def _add_open(bounds: Bounds, rows: pl.DataFrame) -> None:
+    """Add what packets of one link say of which it is not known who sent them.
+
+    Between two hosts only one way round fits; else it is only known that the way is short.
+    """
+    senders = rows.get_column("eth_src").drop_nulls().unique().sort().head(3)
+    ways = [rows.filter(pl.col("eth_src") == mac) for mac in senders]
+    least = [way.select(pl.col("ahead").min()).item() for way in ways]
+    most = [way.select(pl.col("ahead").max()).item() for way in ways]
+    first = next((one for one in (0, 1) if len(ways) == 2 and least[one] >= most[1 - one]), None)
+    if first is not None:
+        for way, upper in ((ways[first], True), (ways[1 - first], False)):
+            bounds.add(time=way["time_ns"], ahead=way["ahead"], upper=upper)
+        return
+    bounds.add(time=rows["time_ns"], ahead=rows["ahead"] + SAME_WIRE_NS, upper=True)
+    bounds.add(time=rows["time_ns"], ahead=rows["ahead"] - SAME_WIRE_NS, upper=False)
 
 
 def _add_causes(
