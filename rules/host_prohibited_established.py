@@ -147,7 +147,7 @@ def _finding(case: Case, messages: pl.DataFrame) -> Finding:
         summary=(
             f"{messages.height} x {name} for {len(connections)} established "
             f"connection{'s' * (len(connections) != 1)} of {service}, sent by {who}: {cause.text}."
-            + (f" Most likely: {likely.text}." if likely else "")
+            + _likely(likely, others)
             + after
         ),
         cause=cause,
@@ -177,6 +177,9 @@ def _finding(case: Case, messages: pl.DataFrame) -> Finding:
             "messages": messages.height,
             "closing_packets": closing,
             "verdict": likely.code if likely else None,
+            "verdicts_that_fit": tuple(
+                item.code for item in ([likely] if likely else []) + others if item.count
+            ),
             "connections_replayed": len(replayed),
             **_idle(messages, replayed),
             **facts,
@@ -205,6 +208,16 @@ def _finding(case: Case, messages: pl.DataFrame) -> Finding:
             "LVS-HOWTO section 35.6",
         ),
     )
+
+
+def _likely(likely: rejections.Reason | None, others: list[rejections.Reason]) -> str:
+    """Return a sentence with the likeliest reason, and what fits as well."""
+    if likely is None:
+        return ""
+    equal = "".join(
+        f"; or, which fits as well: {item.text}" for item in others if item.count == likely.count
+    )
+    return f" Most likely: {likely.text}{equal}."
 
 
 def _idle(messages: pl.DataFrame, replayed: tuple[Any, ...]) -> dict[str, Any]:

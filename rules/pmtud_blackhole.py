@@ -15,8 +15,10 @@ Mechanism
 
 Evidence
     The same sequence number sent at least three times, after at least two timeouts, with one large
-    size and DF, and never acknowledged, while smaller packets to the same peer were; or, where only
-    the director was captured, at least three too-big messages that quote the same sequence number.
+    size and DF, and never acknowledged, while smaller packets to the same peer were: the peer was
+    heard of later, or (of two clients at least) its SACKs show smaller packets that were sent after
+    the lost ones. Or, where only the director was captured, at least three too-big messages that
+    quote the same sequence number.
     A packet larger than any MTU is a segmentation-offload artefact and counts as its wire size.
     Where a sender found a smaller size by itself (tcp_mtu_probing: 1024, 512 bytes of data) the
     finding is of low severity: a delay of seconds, no outage. How the hung sockets stand at the
@@ -147,7 +149,16 @@ def _proven(case: Case) -> pl.DataFrame:
     told = (pl.col("ptb_messages") > 0) & (
         (pl.col("ptb_mtu") < pl.col("wire_stuck_len")) | (pl.col("ptb_unusable") > 0)
     )
-    sized = pl.col("peer_alive") & pl.col("path_delivered").is_not_null()
+    # A SACK beyond the stuck bytes: what was sent after them arrived, being smaller.
+    holed = (pl.col("sacked") > pl.col("stuck_offset")).fill_null(value=False)
+    several = (
+        pl.struct("client_hi", "client_lo")
+        .filter(holed)
+        .n_unique()
+        .over("service_name", "direction")
+        >= MIN_CONNECTIONS_WITHOUT_ICMP
+    )
+    sized = (pl.col("peer_alive") | (holed & several)) & pl.col("path_delivered").is_not_null()
     return stalls.filter(told | sized).with_columns(told.alias("told"))
 
 
@@ -265,7 +276,7 @@ def _bounds(stalls: pl.DataFrame) -> dict[str, Any]:
         "next_hop_mtu": named,
         "explained_by": encapsulations.layers(usable)
         if usable
-        else tuple(row.name for row in encapsulations.explain_mtu(largest, smallest_lost)),
+        else encapsulations.candidates(largest, smallest_lost),
     }
 
 

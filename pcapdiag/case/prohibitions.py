@@ -35,10 +35,10 @@ def frame(case: Case) -> pl.DataFrame:
 
     Columns: those of ERROR_MESSAGES, of sights.first (seen_vantage, seen_row, the quote in full),
     emitter (director | realserver | other | unknown), emitter_mac, emitter_host, emitter_by (mac |
-    ttl | null), established (Boolean: the connection was, before the quoted packet), quoted_syn
-    (the quoted packet asks for a connection; null: the quote ends before the flags), idle_ns (the
-    longest gap of the connection's flow), service_name, realserver_name, method, vip_hi, vip_lo,
-    vip_port, and the columns of `_aftermath`.
+    ttl | connection: that of its other messages | null), hops, established (Boolean: the connection
+    was, before the quoted packet), quoted_syn (the quoted packet asks for a connection; null: the
+    quote ends before the flags), idle_ns (the longest gap of the connection's flow), service_name,
+    realserver_name, method, vip_hi, vip_lo, vip_port, and the columns of `_aftermath`.
     """
     messages = case.errors.messages.filter(
         IS_PROHIBITED,
@@ -49,6 +49,7 @@ def frame(case: Case) -> pl.DataFrame:
     rows = rows.join(
         sights.emitters(case, messages), on="message", how="left", maintain_order="left"
     )
+    rows = _same_emitter(rows)
     names = case.members.select(
         "connection", "service_name", "realserver_name", "method", "vip_hi", "vip_lo", "vip_port"
     )
@@ -101,6 +102,20 @@ def _connections(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
             pl.col("idle_ns").max(),
             pl.col("idle_end_ns").sort_by("idle_ns").last(),
         )
+    )
+
+
+def _same_emitter(rows: pl.DataFrame) -> pl.DataFrame:
+    """Give messages of an unknown emitter that of the connection's others, if these have one.
+
+    A message that the client alone captured shows no MAC of the cluster.
+    """
+    known = pl.col("emitter").filter(pl.col("emitter") != "unknown")
+    single = known.n_unique().over("connection") == 1
+    take = (pl.col("emitter") == "unknown") & single
+    return rows.with_columns(
+        pl.when(take).then(known.first().over("connection")).otherwise("emitter").alias("emitter"),
+        pl.when(take).then(pl.lit("connection")).otherwise("emitter_by").alias("emitter_by"),
     )
 
 

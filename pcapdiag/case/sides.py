@@ -20,6 +20,7 @@ _PER_SIDE: Final = (
     "max_ip_len",
     "df",
     "acked",
+    "sacked",
     "timeouts",
     "largest_acked",
     "stuck_offset",

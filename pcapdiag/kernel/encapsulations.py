@@ -52,6 +52,10 @@ SURE_WIDTH: Final = 4
 bytes and more apart, and wider bounds leave room for what no row knows."""
 
 
+MAX_NAMES: Final = 4
+"""Rows that are named at once: bounds with more between them explain nothing."""
+
+
 def explain_mtu(
     largest_delivered: int | None, smallest_lost: int, carrier: int = ETHERNET_MTU
 ) -> tuple[Encapsulation, ...]:
@@ -67,6 +71,12 @@ def explain_mtu(
     )
 
 
+def candidates(largest_delivered: int | None, smallest_lost: int) -> tuple[str, ...]:
+    """Return the names of all rows between two bounds, none where there are too many to say so."""
+    names = tuple(row.name for row in explain_mtu(largest_delivered, smallest_lost))
+    return names if len(names) <= MAX_NAMES else ()
+
+
 def layers(mtu: int, carrier: int = ETHERNET_MTU) -> tuple[str, ...]:
     """Return the names of what leaves exactly `mtu` bytes of a carrier's MTU."""
     return tuple(row.name for row in explain_mtu(mtu, mtu + 1, carrier))
@@ -77,7 +87,7 @@ def worded(largest_delivered: int | None, smallest_lost: int) -> str:
 
     One name alone is given only where the bounds are at most SURE_WIDTH bytes apart.
     """
-    names = [row.name for row in explain_mtu(largest_delivered, smallest_lost)]
+    names = candidates(largest_delivered, smallest_lost)
     if not names or largest_delivered is None:
         return ""
     if smallest_lost - largest_delivered <= SURE_WIDTH and len(names) == 1:

@@ -24,6 +24,10 @@ MAX_PACKETS: Final = 20_000
 """Of one connection that are replayed, some tenths of a second: more would hold up the report."""
 
 
+IDLE_FACTOR: Final = 2
+"""How much longer than any silence before it the one before a rejection must be for a timeout to be
+the reason: a flush meets a connection in a pause like all its others."""
+
 AT_ONCE: Final = 3
 """Connections whose rejections begin within AT_ONCE_NS before that moment counts as the reason: two
 may meet by chance."""
@@ -182,16 +186,18 @@ def _hypotheses(
     """
     idle_s = gap_before(segments, first) / 1e9
     longest = max((gap_before(segments, number) for number in range(1, first)), default=0) / 1e9
-    idle = longest < idle_s < TIMEOUTS_S["ESTABLISHED"]
+    idle = longest * IDLE_FACTOR < idle_s < TIMEOUTS_S["ESTABLISHED"]
     strange = Settings(loose=False, only_syn=True)
     if one_way:
         free = Settings(confirms=False)
         known = replay(segments[:first], free)
+        lost = [*known, *replay(segments[first:], strange)]
         return [
             ("closing-untracked", replay(segments, free)),
             ("untracked", replay(segments, replace(free, loose=False))),
             ("lone-syn", replay(segments, Settings())),
-            ("timed-out" if idle else "flushed", [*known, *replay(segments[first:], strange)]),
+            *([("timed-out", lost)] if idle else []),
+            ("flushed", lost),
         ]
     normal, old = replay(segments, Settings()), replay(segments, Settings(strict=True))
     result = [("new", normal)]

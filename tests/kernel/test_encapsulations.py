@@ -31,5 +31,6 @@ def test_one_name_is_given_only_within_four_bytes():
     assert encapsulations.worded(1477, 1482).startswith("could be IPIP")
     assert "or GRE" in encapsulations.worded(1476, 1482)
     assert encapsulations.worded(None, 1482) == ""
+    assert encapsulations.candidates(1000, 1500) == ()
     assert encapsulations.layers(1480) == ("IPIP (LVS-TUN) or 6in4",)
     assert encapsulations.layers(1479) == ()

@@ -53,7 +53,7 @@ def test_a_realserver_whose_entry_timed_out_has_an_idle_gap():
     """The silence before the first rejection is the longest; without it the entry was flushed."""
     idle = [*HANDSHAKE, (1, A, 101, 9, "p"), (9, A, 110, 9, "r"), (9.4, A, 110, 9, "r")]
     assert codes(idle, one_way=False) == ["timed-out", "flushed"]
-    busy = [*HANDSHAKE, (8, A, 101, 9, "p"), (9, A, 110, 9, "r"), (9.4, A, 110, 9, "r")]
+    busy = [*HANDSHAKE, (4, A, 101, 9, "p"), (11, A, 110, 9, "r"), (11.4, A, 110, 9, "r")]
     assert codes(busy, one_way=False) == ["flushed"]
 
 

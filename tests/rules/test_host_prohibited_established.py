@@ -206,3 +206,16 @@ def test_remedies_cover_both_tools_with_and_without_tracking():
         assert wanted in commands
     (director,), _, _ = judge(director=AT_DIRECTOR)
     assert "be_liberal" not in "".join(c for item in director.remedies for c in item.commands)
+
+
+def test_a_message_that_only_the_client_shows_is_the_same_hosts():
+    """One incident, one finding: where the connection's other messages name their emitter."""
+    at_client = """
+0.000 c>s S seq=0 mss=1460 ttl=64
+0.002 c>s A seq=1 ack=1 ttl=64
+20.0 c>s PA seq=101 ack=401 len=100 ttl=64 id=77
+20.1 s>c icmp 3/10 quote=3 ttl=60 id=5
+"""
+    findings, _, _ = judge(rs1=AT_REALSERVER.format(code="3/10"), client=at_client)
+    assert [item.facts["emitter"] for item in findings] == ["realserver"]
+    assert findings[0].facts["messages"] == 3

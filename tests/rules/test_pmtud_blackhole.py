@@ -311,3 +311,25 @@ def test_the_waits_of_a_retransmission_timer_double():
     """The series stands in the evidence: 0.2, 0.4, 0.8 s."""
     (finding,), _, _ = judge(rs1=story())
     assert "0.2, 0.4, 0.8 s, each twice the one before" in finding.evidence[1].note
+
+
+HOLED = """
+0.000 {c}>s S seq=0 mss=1460 sackok ttl=63 mac=d>rs
+0.001 s>{c} SA seq=0 ack=1 mss=1460 sackok mac=rs>x
+0.002 {c}>s PA seq=1 ack=1 len=100 ttl=63 mac=d>rs
+0.020 s>{c} A seq=1 ack=101 len=1460 mac=rs>x
+0.021 s>{c} PA seq=1461 ack=101 len=300 mac=rs>x
+0.030 {c}>s A seq=101 ack=1 sack=1461-1761 ttl=63 mac=d>rs
+0.220 s>{c} A seq=1 ack=101 len=1460 mac=rs>x
+0.620 s>{c} A seq=1 ack=101 len=1460 mac=rs>x
+1.420 s>{c} A seq=1 ack=101 len=1460 mac=rs>x
+"""
+
+
+@pytest.mark.parametrize(("clients", "found"), [(("c", "c2"), 1), (("c",), 0)])
+def test_what_was_sent_after_the_lost_ones_arrived_being_smaller(clients, found):
+    """Two clients whose SACKs show a hole of the large size; one alone may just have gone away."""
+    text = "".join(HOLED.format(c=client) for client in clients)
+    findings, _, _ = judge(rs1=text + "4 x>s udp len=9 mac=x>rs\n")
+    assert len(findings) == found
+    assert all(item.facts["largest_delivered"] == 340 for item in findings)
