@@ -28,6 +28,7 @@ from pcapdiag.case import (
     prohibitions,
     ptb,
     quality,
+    quench,
     reactions,
     redirect_criteria,
     redirects,
@@ -36,6 +37,7 @@ from pcapdiag.case import (
     resets,
     rewrites,
     sides,
+    spoofing,
     stall_proof,
     stalls,
     transport_sums,
@@ -308,6 +310,21 @@ class Case:
     def price(self, errors: pl.DataFrame) -> price.Price:
         """Return what it costs that some of arrived_errors were not handed on: see price.of."""
         return price.of(self, errors)
+
+    @cached_property
+    def quenches(self) -> pl.DataFrame:
+        """Return source quench messages and what they did: see quench.frame."""
+        return quench.frame(self)
+
+    @cached_property
+    def contradictions(self) -> pl.DataFrame:
+        """Return errors held against what their quoted sender sent: see spoofing.frame."""
+        return spoofing.frame(self)
+
+    @cached_property
+    def redirect_forms(self) -> pl.DataFrame:
+        """Return redirects and how far their gateways are good for: see spoofing."""
+        return spoofing.forged_redirects(self)
 
     @cached_property
     def verified_sums(self) -> tuple[transport_sums.Verified, ...]:

@@ -194,3 +194,39 @@ def find_corrupter(source: str) -> Remedy:
         ),
         risk="None: this only looks.",
     )
+
+
+def drop_source_quench(where: str, sender: str) -> Remedy:
+    """Keep source quench out; nothing needs it (RFC 6633)."""
+    rule = f"-s {sender} -p icmp --icmp-type source-quench -j DROP"
+    return Remedy(
+        where=where,
+        action=f"Mend {sender}, which must not send it; until then drop it on its way in.",
+        check=("iptables -vnL FORWARD --line-numbers", "iptables -vnL INPUT --line-numbers"),
+        commands=(f"iptables -I FORWARD 1 {rule}",),
+        persist=("iptables-save > /etc/iptables/rules.v4",),
+        undo=(f"iptables -D FORWARD {rule}",),
+        risk="None: RFC 6633 lets everybody drop it.",
+    )
+
+
+def keep_forged_errors_out(where: str) -> Remedy:
+    """Let errors in only where conntrack knows the packet that they quote."""
+    rules = (
+        "-p icmp -m conntrack --ctstate RELATED -j ACCEPT",
+        "-p icmp -m conntrack --ctstate INVALID -j DROP",
+    )
+    return Remedy(
+        where=where,
+        action=(
+            "Let ICMP errors in only about connections that exist. Only on a firewall that sees "
+            "both directions: on a director of LVS-DR or LVS-TUN this would drop the real ones."
+        ),
+        check=("iptables -vnL FORWARD --line-numbers", "conntrack -S"),
+        commands=tuple(
+            f"iptables -I FORWARD {place} {rule}" for place, rule in enumerate(rules, 1)
+        ),
+        persist=("iptables-save > /etc/iptables/rules.v4",),
+        undo=tuple(f"iptables -D FORWARD {rule}" for rule in rules),
+        risk="Errors about packets that took another way are dropped as well.",
+    )

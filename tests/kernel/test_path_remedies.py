@@ -18,6 +18,8 @@ CHANGING = [
     path_remedies.capture_without_offload("director"),
     path_remedies.synchronise_clock("director"),
     path_remedies.no_generic_checksum_offload("rs1"),
+    path_remedies.drop_source_quench("router", "192.0.2.1"),
+    path_remedies.keep_forged_errors_out("router"),
 ]
 LOOKING = [
     path_remedies.find_rewriter("192.0.2.1"),
