@@ -36,11 +36,11 @@ def illustrated(case: Case, finding: Finding) -> Finding:
     What a rule filled in itself stays where nothing better is found.
     """
     finding = described(case, finding)
+    if not finding.flows:  # it is about no connection: of a capture, or of a host
+        return finding
     drawn = ladder(case, finding)
     if drawn.steps:
         finding = replace(finding, ladder=drawn.steps, ladder_columns=drawn.columns)
-    if not finding.flows:
-        return finding
     connections = _connections(case, finding)
     if finding.timeline is None:
         finding = replace(finding, timeline=timeline(case, connections))

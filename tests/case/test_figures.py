@@ -136,6 +136,14 @@ def test_without_connection_there_is_no_ladder():
     assert figures.illustrated(story, finding) == finding
 
 
+def test_findings_about_no_connection_get_no_connection_drawn():
+    """What is wrong with a capture or a host is not shown on a bystander's connection."""
+    story = case(director="0.0 c>s S seq=0 mac=x>d")
+    finding = figures.illustrated(story, _finding(("director", 1)))
+    assert (finding.ladder, finding.timeline) == ((), None)
+    assert finding.evidence[0].dissection.tool == "pcapdiag"
+
+
 def test_nothing_told_of_an_uncaptured_end():
     """A single packet that the far end did not capture is not called lost."""
     drawn = ladder(case(director="0.0 c>s S seq=0 mac=x>d"), _finding(("director", 1)))

@@ -46,6 +46,19 @@ def test_evidence_beside_the_report(run, tmp_path):
     assert {item.name for item in info.interfaces} == {"director", "rs1", "rs2"}
 
 
+def test_standard_input_cannot_be_read_again(execute, tmp_path):
+    """Frames that came by standard input are missing from the file, and that is told."""
+    ended = execute(
+        *("analyze", "director=-", SAMPLE / "rs1.pcap", SAMPLE / "rs2.pcap"),
+        *("--no-html", "--evidence", "e.pcapng"),
+        input=(SAMPLE / "director.pcap").read_bytes(),
+        text=False,
+    )
+    assert ended.code == 0
+    assert b"standard input cannot be read a second time" in ended.err
+    assert {item.name for item in _packets(tmp_path / "e.pcapng").interfaces} == {"rs1", "rs2"}
+
+
 def test_unwritable_evidence_leaves_the_old_one(run, place, monkeypatch):
     """A failure half-way leaves the old file, no temporary one, and the report is written."""
     from pcapdiag.export import evidence
