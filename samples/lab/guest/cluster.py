@@ -44,7 +44,7 @@ class Plan:
     near: str = "198.51.100.0/25"
     far: str = "198.51.100.128/25"
     wan: str = "192.0.2.0/30"
-    narrow: str = "10.255.0.0/30"
+    narrow: str = "192.0.2.4/30"
 
     def at(self, network: str, number: int) -> str:
         """Return an address of a network, without prefix length."""

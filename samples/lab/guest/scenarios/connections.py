@@ -64,7 +64,7 @@ def realserver_gone_dr(lab: Lab) -> None:
     lab.browse("late", [("get", 2000)], count=6, start=6, every=0.8)
     lab.capture("director", "rs1", "router", "client=client-near")
     lab.play()
-    _gone(lab, "director.pcap", cluster.rip(2))
+    _gone(lab, "director.pcap", f"dst host {cluster.plan.vip}")
 
 
 @scenario
@@ -76,16 +76,32 @@ def realserver_gone_nat(lab: Lab) -> None:
     lab.browse("late", [("get", 2000)], count=6, start=6, every=0.8)
     lab.capture("director:eth0", "director:eth1", "rs1", "router", "client=client-near")
     lab.play()
-    _gone(lab, "director-eth1.pcap", cluster.rip(2))
+    _gone(lab, "director-eth0.pcap", f"dst host {cluster.plan.vip}")
 
 
-def _gone(lab: Lab, file: str, rip: str) -> None:
+@scenario
+def realserver_gone_arp_dr(lab: Lab) -> None:
+    """LVS-DR one of whose realservers loses its link; the director asks for it by ARP, in vain."""
+    cluster = lab.cluster("dr", "public")
+    soon = "base_reachable_time_ms=2000 net.ipv4.neigh.eth0.delay_first_probe_time=1"
+    cluster.director.do(f"sysctl -qw net.ipv4.neigh.eth0.{soon}")
+    lab.fault("rs2", "ip link set eth0 down", at=4.5)
+    lab.background(12)
+    lab.browse("late", [("get", 2000)], count=8, start=9, every=0.8)
+    lab.capture("director", "rs1", "router", "client=client-near")
+    lab.play()
+    _gone(lab, "director.pcap", f"dst host {cluster.plan.vip}")
+    asked = f"arp[6:2] == 1 and arp host {cluster.rip(2)}"
+    lab.look("director.pcap", asked, "ARP requests for the realserver")
+    lab.look("director.pcap", "icmp[0:2] == 0x0301", "what the director tells the clients")
+
+
+def _gone(lab: Lab, file: str, requests: str) -> None:
     hit = lab.failed()
     lab.expect(3 <= len(hit) < len(lab.flows) - 5, "some connections meet the dead realserver")
-    asked = f"arp[6:2] == 1 and arp host {rip}"
-    lab.must("realserver-gone", flows=hit, hosts=["rs2"], cited={file: asked})
-    lab.notes.append("ARP requests for the realserver stay unanswered")
-    lab.look(file, asked, "ARP requests for the realserver")
+    theirs = f"{requests} and ({' or '.join(_port(flow) for flow in hit)})"
+    lab.must("realserver-gone", flows=hit, hosts=["rs2"], cited={file: theirs})
+    lab.look(file, theirs, "requests for the realserver that is gone")
 
 
 @scenario
@@ -173,7 +189,7 @@ def service_refused_by_reset_nat(lab: Lab) -> None:
     lab.browse("late", [("get", 700)], count=8, start=6, every=0.5)
     lab.health_checks = False
     lab.play()
-    _refused(lab, lab.failed(), "rs1", "rs1.pcap", RESET)
+    _refused(lab, lab.failed(), "rs1", "director-eth1.pcap", f"{RESET} and src port 80")
 
 
 def _refused(lab: Lab, hit: list[Flow], host: str, file: str, proof: str) -> None:

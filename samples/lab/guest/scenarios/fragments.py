@@ -18,7 +18,8 @@ def fragments_lost_request_dr(lab: Lab) -> None:
     """LVS-DR that balances UDP; the router lets first fragments of requests in, no others."""
     lab.cluster("dr", "public", port=5300, udp=True)
     lab.fault("router", "iptables -A FORWARD -i eth1 -f -j DROP")
-    _lost(lab, "router-eth1.pcap")
+    _lost(lab, "router-eth1.pcap", quiet_s=33)
+    lab.look("director.pcap", "icmp[0:2] == 0x0b01", "the director waited 30 s for the rest")
 
 
 @scenario
@@ -37,13 +38,13 @@ def fragments_lost_reply_dr(lab: Lab) -> None:
     _lost(lab, "router-eth0.pcap")
 
 
-def _lost(lab: Lab, file: str) -> None:
+def _lost(lab: Lab, file: str, *, quiet_s: float = 2.0) -> None:
     lab.ask("small", 120, count=8, every=0.7)
     lost = lab.ask("fragmented", 3500, count=6, every=0.9, patience=4)
     nat = lab.made.method == "nat"
     directors = ("director:eth0", "director:eth1") if nat else ("director",)
     lab.capture(*directors, "rs1", "rs2", "router:eth0", "router:eth1", "client=client-near")
-    lab.play()
+    lab.play(quiet_s=quiet_s)
     lab.expect(lab.failed() == lost, "only fragmented datagrams are lost")
     lab.must("fragments-lost", flows=lost, cited={file: f"({FIRST}) or ({LATER})"})
     lab.look(file, f"({FIRST}) or ({LATER})", "all fragments still there")

@@ -17,8 +17,9 @@ QUIET_DIRECTOR = "sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.et
 def vip_arp_conflict_dr(lab: Lab) -> None:
     """LVS-DR one of whose realservers answers ARP for the VIP."""
     cluster = lab.cluster("dr", "public")
-    lab.fault("rs2", "sysctl -qw net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0")
-    for at in (3, 6, 9, 12):
+    heard = "sysctl -qw net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.all.arp_announce=0"
+    lab.fault("rs2", heard, at=6)
+    for at in (6.5, 9, 12):
         lab.then("router", f"ip neigh flush to {cluster.plan.vip}", at=at)
     lab.background(14)
     lab.play()
@@ -83,6 +84,7 @@ def forwarding_loop_dr(lab: Lab) -> None:
     lab.fault(
         "rs2", f"ipvsadm -A -t {vip} -s rr; ipvsadm -a -t {vip} -r {cluster.plan.at('lan', 2)} -g"
     )
+    lab.made.services[0]["rips"].append(cluster.plan.at("lan", 2))
     for count in range(4):
         lab.browse("once", [("get", 600)], count=2, start=0.5 + 2.5 * count, every=0.7, patience=5)
     lab.play()

@@ -49,7 +49,7 @@ def prohibited_realserver_idle_nat(lab: Lab) -> None:
     lab.browse("idle", LONG, count=6, every=0.4)
     lab.background()
     lab.play()
-    _prohibited(lab, "rs1", "rs1.pcap", "icmp[0:2] == 0x030d")
+    _prohibited(lab, "rs1", "director-eth1.pcap", "icmp[0:2] == 0x030d")
 
 
 @scenario

@@ -73,7 +73,7 @@ def unreachable_dropped_ipv6_dr(lab: Lab) -> None:
 
 def _dropped(lab: Lab, gone: list[Flow], file: str, proof: str) -> None:
     lab.background(10)
-    lab.play(at_least=19)
+    lab.play(at_least=22)
     lab.expect(lab.failed() == gone, "only the vanished clients' connections fail")
     lab.must("icmp-unreachable-not-forwarded", flows=gone, hosts=["director"], cited={file: proof})
     lab.look(file, proof, "host unreachable, which ends at the director")
@@ -104,11 +104,11 @@ def time_exceeded_dr(lab: Lab) -> None:
 @scenario
 def time_exceeded_dropped_nat(lab: Lab) -> None:
     """LVS-NAT; time exceeded from a routing loop outside ends at the director's firewall."""
-    lab.cluster("nat", "routed-vip")
+    lab.cluster("nat", "public")
     lab.fault("director", "iptables -A INPUT -p icmp --icmp-type time-exceeded -j DROP")
     lost = _loop_outside(lab)
     lab.background(10)
-    lab.play(at_least=16)
+    lab.play(at_least=20)
     lab.expect(lab.failed() == lost, "only the lost clients' connections fail")
     lab.may("forwarding-loop")
     lab.must(
