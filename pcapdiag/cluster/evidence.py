@@ -26,7 +26,7 @@ director too, and no cluster has more services."""
 
 @dataclass
 class Found:
-    """One service while evidence comes in."""
+    """One service while evidence comes in; `proven`: packets show its method."""
 
     method: str | None = None
     encapsulation: str | None = None
@@ -35,6 +35,7 @@ class Found:
     realserver_macs: set[int] = field(default_factory=set)
     fwmark: int | None = None
     reasons: list[str] = field(default_factory=list)
+    proven: bool = False
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Evidence:
             among[mac] = reason
             self.unproven.discard(mac)
 
-    def service(self, key: Key, method: str | None, reason: str) -> Found:
+    def service(self, key: Key, method: str | None, reason: str, *, proven: bool = True) -> Found:
         """Return the service of `key`, made if it is new; an earlier method is kept."""
         found = self.services.setdefault(key, Found())
         if method is not None and found.method is None:
@@ -84,6 +85,7 @@ class Evidence:
                 f"{name_of(key)}: seen as {found.method} and as {method}; {found.method} was kept"
             )
             return found
+        found.proven |= proven and method is not None
         if reason not in found.reasons:
             found.reasons.append(reason)
         return found

@@ -10,7 +10,7 @@ import polars as pl
 
 from pcapdiag.addresses import ip_text, mac_text
 from pcapdiag.cluster import macs
-from pcapdiag.cluster.parts import HostInfo, Role, VantageRole
+from pcapdiag.cluster.parts import Confidence, HostInfo, Role, VantageRole
 from pcapdiag.cluster.tunnelling import ENCAPSULATION_OF
 
 if TYPE_CHECKING:
@@ -60,11 +60,12 @@ def find(
                 _addresses(observed, mine, served) | ends,
                 frozenset(mine),
                 role.reason,
+                role.confidence,
             )
         )
         names.add(vantage.name)
     _join_twins(made, taken, evidence)
-    for mac, (kind, reason, _) in sorted(roles.roles.items())[: MAX_HOSTS * 4]:
+    for mac, (kind, reason, proven) in sorted(roles.roles.items())[: MAX_HOSTS * 4]:
         if mac in taken or (kind == "client"):
             continue
         mine = frozenset({mac} | {two for one, two in evidence.twins if one == mac} - taken)
@@ -73,7 +74,8 @@ def find(
             addresses |= _tunnel_ends(observed, None, mine)
         entry = _named(site, mine, addresses)
         name = entry.name if entry else _address_name(addresses - vips, mac)
-        made.append(HostInfo(name, cast("Role", kind), addresses, mine, reason))
+        sure: Confidence = "high" if proven else "medium"
+        made.append(HostInfo(name, cast("Role", kind), addresses, mine, reason, sure))
         taken |= mine
     known = {address for host in made for address in host.addresses}
     for address in sorted(
@@ -87,6 +89,7 @@ def find(
                 frozenset({address}),
                 frozenset(),
                 "the director sends requests to this address",
+                "high",
             )
         )
     made += _from_site(site, made)
@@ -176,6 +179,7 @@ def _from_site(site: Site | None, made: Sequence[HostInfo]) -> list[HostInfo]:
             frozenset(host.addresses),
             frozenset(host.macs),
             "site.toml names it",
+            "medium",
         )
         for host in (site.hosts if site is not None else ())
         if host.name not in names
@@ -196,6 +200,7 @@ def _merged(made: Sequence[HostInfo]) -> list[HostInfo]:
                 earlier.addresses | host.addresses,
                 earlier.macs | host.macs,
                 earlier.reason,
+                earlier.confidence,
             )
         )
     return list(by_name.values())

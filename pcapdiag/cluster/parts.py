@@ -9,6 +9,10 @@ Address = tuple[int, int]
 """An IP address as (hi, lo), see addresses.py."""
 
 Role = Literal["director", "realserver", "client", "router", "unknown"]
+Confidence = Literal["high", "medium", "low"]
+"""High: packets prove it. Medium: a label or site.toml says it, or packets suggest it, and nothing
+contradicts. Low: nothing shows it."""
+
 RoleSource = Literal["given", "inferred", "refuted", "unknown"]
 
 
@@ -20,6 +24,7 @@ class VantageRole:
     role: Role
     source: RoleSource
     reason: str
+    confidence: Confidence = "low"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class HostInfo:
     addresses: frozenset[Address]
     macs: frozenset[int]
     reason: str
+    confidence: Confidence = "low"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,7 @@ class ServiceInfo:
     realservers: frozenset[Address]
     reason: str
     realserver_ports: frozenset[tuple[Address, int]] = field(default=frozenset())
+    confidence: Confidence = "low"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from pcapdiag.addresses import ip_text
 from pcapdiag.cluster.evidence import claimants
 from pcapdiag.cluster.hosts import MAX_HOSTS
 from pcapdiag.cluster.macs import INITIAL_TTLS, LOWEST_FORWARDED_TTL
-from pcapdiag.cluster.parts import Role, VantageRole
+from pcapdiag.cluster.parts import Confidence, Role, VantageRole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -201,7 +201,8 @@ def _cast_vantage(
             return VantageRole(
                 name, "unknown", "unknown", "nothing in its packets tells which host it is"
             )
-        return VantageRole(name, cast("Role", found), "inferred", reason)
+        sure: Confidence = "high" if proven else "medium"
+        return VantageRole(name, cast("Role", found), "inferred", reason, sure)
     if found not in {"unknown", label} and proven:
         if found in {"director", "realserver"}:
             return VantageRole(
@@ -225,7 +226,8 @@ def _cast_vantage(
             "refuted",
             f"labelled director, but it asks who has {ip_text(*asked)}, which another host owns",
         )
-    return VantageRole(name, cast("Role", label), "given", "its label says so")
+    shown: Confidence = "high" if found == label and proven else "medium"
+    return VantageRole(name, cast("Role", label), "given", "its label says so", shown)
 
 
 def _asks_for_a_vip(observed: Observed, evidence: Evidence, mine: frozenset[int]) -> Address | None:

@@ -103,7 +103,7 @@ def _taken(
         else f"packets to it arrive at {mac_or_host(forwarder)} and leave for {where}"
     )
     for proto, port in part.select("ip_proto", "resp_port").unique().sort(pl.all()).iter_rows():
-        found = evidence.service((proto, address, port), "dr", reason)
+        found = evidence.service((proto, address, port), "dr", reason, proven=proven)
         if found.method == "dr":
             found.realserver_macs |= targets
     how = "unchanged to another MAC"
@@ -241,7 +241,7 @@ def delivered(
                 else "requests for it are delivered, untranslated and untunnelled, to a realserver"
                 " whose own address is another"
             )
-            found = evidence.service(key, "dr", reason)
+            found = evidence.service(key, "dr", reason, proven=together)
             if found.method != "dr":
                 continue
             members = receivers if together else labelled

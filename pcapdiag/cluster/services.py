@@ -82,7 +82,7 @@ def _from_site(site: Site | None, evidence: Evidence) -> None:
             if key[0] == item.ip_proto and key[1] == item.vip and item.port in {None, key[2]}
         ] or [(item.ip_proto, item.vip, item.port)]
         for key in keys:
-            found = evidence.service(key, item.method, "site.toml names it")
+            found = evidence.service(key, item.method, "site.toml names it", proven=False)
             found.fwmark = item.fwmark
             if found.method == item.method:
                 found.encapsulation = found.encapsulation or item.encapsulation

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 import polars as pl
 
 from pcapdiag.addresses import ip_text
-from pcapdiag.cluster import edges, macs, roles, services
+from pcapdiag.cluster import edges, identity, macs, roles, services
 from pcapdiag.cluster import hosts as members_of
 from pcapdiag.cluster.observed import Observed, observe
 from pcapdiag.cluster.orientation import oriented
@@ -176,7 +176,7 @@ def _refutations(
         if role.source != "refuted":
             continue
         passed = observed.passages.filter(pl.col("vantage") == index).head(1)
-        rows = passed.select("in_row", "out_row").rows()
+        rows = passed.select("in_row", "out_row").rows() or _translated(vantage, index, observed)
         answered = vantage.packets.with_row_index("row").filter(
             pl.col("flow").is_not_null() & pl.col("by_orig").not_()
         )
@@ -185,6 +185,20 @@ def _refutations(
         where = f" (frame {', '.join(frames)})" if frames else ""
         notes.append(f"{role.name}: {role.reason}{where}")
     return notes
+
+
+def _translated(vantage: VantageTables, index: int, observed: Observed) -> list[tuple[int, ...]]:
+    """Return the rows of one packet that a vantage saw before and behind a translation, if any."""
+    nodes = observed.links.nodes.with_columns(pl.Series("group", observed.links.group)).filter(
+        pl.col("vantage") == index
+    )
+    several = nodes.filter(pl.col("tuple").n_unique().over("group") > 1)
+    one = several.filter(pl.col("group") == pl.col("group").first())
+    marks = identity.marks(vantage, one.select("node", "flow"))
+    both = marks.join(marks, on="translated", suffix="_2").filter(
+        pl.col("node") != pl.col("node_2")
+    )
+    return both.sort("time_ns", "row").select("row", "row_2").head(1).rows()
 
 
 def _labels(vantages: Sequence[VantageTables], site: Site | None) -> list[str | None]:
@@ -219,6 +233,7 @@ def _listed(evidence: Evidence) -> list[ServiceInfo]:
             realservers=frozenset(found.realservers),
             reason="; ".join(found.reasons[:4]),
             realserver_ports=frozenset(found.realserver_ports),
+            confidence="high" if found.proven else "medium" if found.method else "low",
         )
         for (proto, vip, port), found in sorted(
             evidence.services.items(), key=lambda item: (item[0][0], item[0][1], item[0][2] or 0)

@@ -54,7 +54,9 @@ def encapsulated(
         )
         if not (proven or labels[index] == "director" or wanted(site, address, "tun")):
             continue
-        _tunnel_services(evidence, part, address, ends, "arrive bare and leave inside")
+        _tunnel_services(
+            evidence, part, address, ends, "arrive bare and leave inside", proven=proven
+        )
         evidence.director_addresses |= _outer(part, "outer_src")
         for mac in relays or {None}:
             forwards(
@@ -77,9 +79,10 @@ def tunnelled(observed: Observed, labels: Sequence[str | None], evidence: Eviden
     for address, part in by_address(one_way):
         ends = _outer(part, "outer_dst")
         labelled = {labels[index] for index in part.get_column("vantage").unique().to_list()}
-        if not (address in spread or address in answered or labelled & {"director", "realserver"}):
+        proven = address in spread or address in answered
+        if not (proven or labelled & {"director", "realserver"}):
             continue
-        _tunnel_services(evidence, part, address, ends, "are seen inside")
+        _tunnel_services(evidence, part, address, ends, "are seen inside", proven=proven)
         evidence.director_addresses |= _outer(part, "outer_src")
         for mac in _answering_macs(observed, part):
             evidence.realserver(
@@ -114,7 +117,13 @@ def _outer(part: pl.DataFrame, side: str) -> set[Address]:
 
 
 def _tunnel_services(
-    evidence: Evidence, part: pl.DataFrame, address: Address, ends: set[Address], how: str
+    evidence: Evidence,
+    part: pl.DataFrame,
+    address: Address,
+    ends: set[Address],
+    how: str,
+    *,
+    proven: bool,
 ) -> None:
     """Note the tunnelled services of one VIP."""
     ports = part.select("ip_proto", "resp_port").unique().sort(pl.all())
@@ -127,7 +136,7 @@ def _tunnel_services(
             f"packets to it {how} {' and '.join(kinds)} to {len(ends)}"
             f" realserver{'s' if len(ends) > 1 else ''}, and no answer comes back that way"
         )
-        found = evidence.service((proto, address, port), "tun", reason)
+        found = evidence.service((proto, address, port), "tun", reason, proven=proven)
         if found.method == "tun":
             found.encapsulation = kinds[0] if len(kinds) == 1 else found.encapsulation
             found.realservers |= _outer(one, "outer_dst")

@@ -360,3 +360,46 @@ def test_a_tunnel_that_moves_is_no_director(cluster, analyse) -> None:
     assert set(analyse(net.tables("director", labels=False)).methods()) == {None}
     net.connect("rs1")
     assert set(analyse(net.tables("director", labels=False)).methods()) == {"tun"}
+
+
+def test_every_inference_says_how_sure_it_is(cluster, analyse) -> None:
+    """High where packets prove it, medium where only a label says so, low where nothing does."""
+    net = cluster()
+    net.arp()
+    for name in ("rs1", "rs2", "rs1"):
+        net.connect(name)
+    found = analyse(net.tables("director", labels=False)).topology
+    assert [service.confidence for service in found.services] == ["high"]
+    assert [role.confidence for role in found.roles] == ["high"]
+    quiet = cluster()
+    for _ in range(3):
+        quiet.connect("rs1")
+    said = analyse(quiet.tables("director")).topology
+    assert [service.confidence for service in said.services] == ["medium"]
+    assert [role.confidence for role in said.roles] == ["medium"]
+    silent = analyse(quiet.tables("director", labels=False)).topology
+    assert [service.confidence for service in silent.services] == ["low"]
+    assert [role.confidence for role in silent.roles] == ["low"]
+
+
+def test_swapped_labels_of_nat_and_tun_are_refuted_with_frames(cluster, analyse) -> None:
+    """A "realserver" that translates or wraps packets is none, and the note shows it doing so."""
+    for kind in ({"method": "nat", "rport": 8080}, {"method": "tun"}):
+        net = cluster(**kind)
+        net.arp()
+        for name in ("rs1", "rs2", "rs1"):
+            net.connect(name)
+        net.recorders["director"], net.recorders["rs1"] = (
+            net.recorders["rs1"],
+            net.recorders["director"],
+        )
+        found = analyse(net.tables("director", "rs1", "rs2"))
+        assert found.roles()[1] == "unknown/refuted"
+        (note,) = [note for note in found.topology.notes if note.startswith("rs1")]
+        frames = [int(word) for word in note.split("(frame ")[1].rstrip(")").split(", ")]
+        assert len(frames) == 2
+        rows = [found.coverage.vantages[1].packets.row(each - 1, named=True) for each in frames]
+        assert rows[0]["ip_id"] == rows[1]["ip_id"]
+        changed = ("dst_lo", "src_lo", "tunnel_depth")
+        assert any(rows[0][name] != rows[1][name] for name in changed)
+        assert found.contract.is_empty()
