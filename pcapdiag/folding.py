@@ -19,7 +19,14 @@ LEADS: Final = {
         "icmp-error-unusable",
         "tunnel-mss-too-large",
     ),
-    "redirect-to-router": ("nat-reply-bypasses-director",),
+    # Whom a redirect leads around the director is not translated; nor need it be a true one.
+    "redirect-to-router": ("nat-reply-bypasses-director", "icmp-spoofed"),
+    # Whoever answers for the VIP beside the director gets what then seems ignored or forgotten.
+    "vip-arp-conflict": ("realserver-ignores-vip", "connection-expired-at-director"),
+    # What loops dies of its TTL, and the errors about it are part of the loop.
+    "forwarding-loop": ("icmp-unreachable-not-forwarded",),
+    # Packets that the receiver's checksum throws away are packets that nobody answers.
+    "transport-checksum-burst": ("realserver-ignores-vip", "realserver-gone"),
 }
 """Which rule's finding explains which others', where they share frames or connections."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pcapdiag import folding
+import pytest
+
+from pcapdiag import folding, registry
 from pcapdiag.result import (
     Cause,
     Confidence,
@@ -13,6 +15,14 @@ from pcapdiag.result import (
     FlowRef,
     Severity,
 )
+
+PLANNED = {
+    "vip-arp-conflict",
+    "realserver-ignores-vip",
+    "forwarding-loop",
+    "icmp-spoofed",
+}
+"""Rules of the table that may not be there yet."""
 
 
 def _finding(rule, frame, client="198.51.100.1:1025", name="x"):
@@ -93,3 +103,35 @@ def test_doubt_ends_at_low():
     """There is nothing below low confidence."""
     absent = replace(_finding("pmtud-blackhole", 1), confidence=Confidence.LOW)
     assert folding.doubt([absent, _lossy(0.5)])[0].confidence is Confidence.LOW
+
+
+def test_the_table_names_rules_and_has_no_circles():
+    """A leader is no symptom of its own symptoms, and every name in the table is a rule's."""
+    known = set(registry.rules()) | PLANNED
+    for leader, symptoms in folding.LEADS.items():
+        assert {leader, *symptoms} <= known
+        for symptom in symptoms:
+            assert symptom not in folding.LEADS
+
+
+def test_a_bad_checksum_that_makes_a_message_useless_is_one_incident_with_two_facts():
+    """The stall leads; the burst is listed in it with its own cause."""
+    lead = _finding("pmtud-blackhole", 1)
+    burst = replace(
+        _finding("icmp-checksum-burst", 9), cause=Cause(code="bit-error", text="one bit flipped")
+    )
+    (only,) = folding.fold([burst, lead])
+    assert only.cause.code == "c"
+    assert [item.cause.code for item in only.folded] == ["bit-error"]
+
+
+@pytest.mark.parametrize(
+    ("leader", "symptom"),
+    [(leader, symptom) for leader, items in folding.LEADS.items() for symptom in items],
+)
+def test_each_pair_of_the_table_folds_where_connections_are_shared_and_only_there(leader, symptom):
+    """Both ways round, by connection; apart, both stand."""
+    lead, item = _finding(leader, 1), _finding(symptom, 2)
+    assert [found.rule for found in folding.fold([item, lead])] == [leader]
+    apart = _finding(symptom, 2, client="198.51.100.9:1025")
+    assert len(folding.fold([apart, lead])) == 2
