@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import incidents
 import pytest
 
 from pcapdiag import registry
@@ -45,6 +46,7 @@ def _catalogue() -> str:
     for name, rule in RULES.items():
         head, _, body = rule.doc.partition("\n")
         lines += ["", f"## {name}", "", head, *_sections(body)]
+    lines += ["", incidents.section()]
     return "\n".join(lines) + "\n"
 
 
@@ -91,3 +93,27 @@ def test_a_rule_has_a_positive_sample_and_a_near_miss(name):
     samples = [path.name for path in (ROOT / "samples").glob(f"{name}-*") if path.is_dir()]
     assert f"{name}-near-miss" in samples
     assert len(samples) >= 2
+
+
+def test_every_known_incident_has_an_answer():
+    """Forty-five classes of incidents and the HOWTO's symptoms each name a rule, or say why not."""
+    assert len(incidents.INCIDENTS) == 45
+    answers = [answer for *_, answer in (*incidents.INCIDENTS, *incidents.SYMPTOMS)]
+    named = {name for answer in answers for name in re.findall(r"`([a-z-]+)`", answer)}
+    assert named - set(RULES) <= PLANNED
+    assert all("`" in answer for answer in answers)
+
+
+PLANNED = {"forwarding-loop", "realserver-ignores-vip", "vip-arp-conflict"}
+"""Rules that answers may name before they are there; none else."""
+
+
+def test_the_rules_of_the_incidents_keep_their_causes():
+    """A cause named in brackets is one that the rule's source holds."""
+    for *_, answer in incidents.INCIDENTS:
+        for name, codes in re.findall(r"`([a-z-]+)` \(([a-z-]+(?:, [a-z-]+)*)[,)]", answer):
+            if name not in RULES:
+                continue
+            source = (ROOT / "rules" / f"{name.replace('-', '_')}.py").read_text()
+            for code in codes.split(", "):
+                assert code in source, (name, code)
