@@ -5,6 +5,7 @@ Only paths and tables travel. `distributed.Client.get_executor()` is an executor
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import stat
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 _DIGEST_BLOCK = 1 << 20
 
-_ONE_THREAD_BYTES: Final = 8 << 20
+_ONE_BATCH_BYTES: Final = 8 << 20
 """A capture of so many bytes is one batch: there is nothing to decode beside it."""
 
 
@@ -70,7 +71,8 @@ def read_capture(
     size = _size(path)
     if progress:
         progress(path, 0, size)
-    threads = 1 if size is not None and size <= _ONE_THREAD_BYTES else pl.thread_pool_size()
+    large = size is None or size > _ONE_BATCH_BYTES
+    threads = pl.thread_pool_size() if large else 1
     with ThreadPoolExecutor(1) as beside:
         sha256 = beside.submit(_sha256, path) if digest and size is not None else None
         with open_capture(path, ahead=threads if threads > 1 else 0) as reader:
@@ -78,6 +80,8 @@ def read_capture(
                 reader, capture, gue_ports=packets.GUE_PORTS | tunnel_ports, threads=threads
             )
             info = reader.info
+    if large:
+        _give_back()
     if progress:
         progress(path, size or 0, size)
     return ReadCapture(info, decoded, sha256.result() if sha256 else None)
@@ -145,6 +149,13 @@ def _read_elsewhere(
     except CaptureError as error:
         raise type(error)(path, error.message) from error
     return replace(read, info=replace(read.info, path=path))
+
+
+def _give_back() -> None:
+    """Let the C library return what decoding has freed: glibc keeps it, scattered as it is."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _size(path: str) -> int | None:
