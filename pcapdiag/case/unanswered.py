@@ -67,7 +67,7 @@ def _at(case: Case, index: int) -> pl.DataFrame:
     packets = (
         tables.packets.lazy()
         .with_row_index("row")
-        .filter(pl.col("flow").is_not_null(), pl.col("copy_of").is_null())
+        .filter(pl.col("flow").is_in(flows["flow"].implode()), pl.col("copy_of").is_null())
         .select(
             *("row", "flow", "by_orig", "time_ns", "tcp_flags", "tcp_seq", "payload_len"),
             *("ip_len", "ip_id", "eth_dst"),

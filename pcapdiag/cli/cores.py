@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 VARIABLE: Final = "POLARS_MAX_THREADS"
 
-SMALL_BYTES: Final = 16 << 20
+SMALL_BYTES: Final = 64 << 20
 """Captures of so many bytes together are analysed on one core: waking others for tables of some
 thousand rows costs several times the work itself."""
 

@@ -3,6 +3,7 @@
     python tests/benchmarks/run.py                      a generated capture of 1.5 million packets
     python tests/benchmarks/run.py FILE --runs 5        another one
     python tests/benchmarks/run.py --only analyze,tcpdump --packets 15000000 --snaplen 96
+    python tests/benchmarks/run.py --scaling 100000,1000000,5000000     time and memory by size
 
 Every process runs alone, start-up and output included; tools take turns, and the median of the
 runs counts. Tools too slow for the whole file get its first packets; their rate is over those, and
@@ -77,6 +78,9 @@ class Tool:
         return self.packets / statistics.median(self.seconds)
 
 
+_NO_BYTECODE: Final = "PYTHONDONTWRITEBYTECODE"
+"""Not given to the tools: no user has it set, and with it every start compiles the package anew."""
+
 _TSHARK: Final = ("tshark", "-2", "-r", "F", "-Y")
 
 
@@ -107,6 +111,7 @@ def _measure(tool: Tool, file: Path) -> None:
         begin = time.perf_counter()
         process = subprocess.Popen(
             command,
+            env={name: value for name, value in os.environ.items() if name != _NO_BYTECODE},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=complaints,
@@ -184,6 +189,42 @@ def _table(tools: list[Tool], file: Path, packets: int) -> str:
     return "\n".join(lines)
 
 
+def _scaling(sizes: list[int], snaplen: int, runs: int) -> str:
+    """Return a table of what `analyze` takes for generated captures of growing size."""
+    lines = [
+        f"{_machine()}; medians of {runs}, snaplen {snaplen}",
+        "",
+        "| packets | file MB | median s | min-max s | packets/s | peak MB |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    for size in sizes:
+        with tempfile.TemporaryDirectory(prefix="pcapdiag-benchmark-") as name:
+            file = _generated(Path(name), size, snaplen)
+            tool = _tools(Path(name), 0, 0)[0]
+            tool.packets = size
+            for _ in range(runs):
+                _measure(tool, file)
+            cells = (
+                f"{size:,}",
+                f"{file.stat().st_size / 1e6:,.0f}",
+                f"{statistics.median(tool.seconds):.2f}",
+                f"{min(tool.seconds):.2f}-{max(tool.seconds):.2f}",
+                f"{tool.rate:,.0f}",
+                f"{tool.peak_kib / 1024:,.0f}",
+            )
+        lines.append(f"| {' | '.join(cells)} |")
+        print(lines[-1], file=sys.stderr)
+    return "\n".join(lines)
+
+
+def _generated(folder: Path, packets: int, snaplen: int) -> Path:
+    file = folder / "rs1.pcap"
+    size = [f"--packets={packets}", f"--snaplen={snaplen}"]
+    maker = [sys.executable, str(HERE / "generate.py"), *size, "-o", str(file)]
+    subprocess.run(maker, check=True, stdout=subprocess.DEVNULL)
+    return file
+
+
 def main() -> None:
     """Read the command line, measure, print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -194,14 +235,14 @@ def main() -> None:
     parser.add_argument("--slice", type=int, default=100_000, help="packets for tshark and scapy")
     parser.add_argument("--pyshark-slice", type=int, default=2_000)
     parser.add_argument("--only", default="", help="tools, with commas between")
+    parser.add_argument("--scaling", default="", help="numbers of packets, with commas between")
     asked = parser.parse_args()
+    if asked.scaling:
+        print(_scaling([int(size) for size in asked.scaling.split(",")], asked.snaplen, asked.runs))
+        return
     with tempfile.TemporaryDirectory(prefix="pcapdiag-benchmark-") as name:
         folder = Path(name)
-        file = asked.file or folder / "rs1.pcap"
-        if asked.file is None:
-            size = [f"--packets={asked.packets}", f"--snaplen={asked.snaplen}"]
-            maker = [sys.executable, str(HERE / "generate.py"), *size, "-o", str(file)]
-            subprocess.run(maker, check=True, stdout=subprocess.DEVNULL)
+        file = asked.file or _generated(folder, asked.packets, asked.snaplen)
         packets = _count(file)
         wanted = set(filter(None, asked.only.split(",")))
         tools = _tools(folder, asked.slice, asked.pyshark_slice)
