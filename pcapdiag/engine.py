@@ -81,10 +81,12 @@ def load(
     """Read every capture of `inputs`, in `executor` if there is one, and build the case.
 
     A capture that cannot be read at all becomes a failure, and the others go on; a vantage of
-    which nothing could be read is left out.
+    which nothing could be read is left out. Vantages are numbered by name: in which order they
+    were given changes nothing.
     """
     failures: list[CaptureError] = []
     read: list[tuple[VantageInput, list[ReadCapture]]] = []
+    inputs = sorted(inputs, key=lambda entry: entry.name)
     found = workers.read_captures(
         [path for entry in inputs for path in entry.paths],
         executor,

@@ -355,6 +355,17 @@ def _rest(case: Case, every: pl.DataFrame, hit: pl.DataFrame) -> Iterator[Outcom
         count = case.connection_count(service)
         if not count:
             continue
-        others = every.filter(pl.col("service_name") == service).height
+        about = every.filter(pl.col("service_name") == service)
+        unclear = about.filter(pl.col("established"), pl.col("quoted_syn").is_null()).height
+        if unclear:
+            yield NotExamined(
+                scope=Scope(service=service),
+                reason=f"{unclear} prohibitions quote, or the captures keep, too little to tell "
+                "whether they answer a request or an established connection",
+                needs=("whole packets (snaplen 0)",),
+                capture_command=case.capture_command(role="director"),
+            )
+            continue
+        others = about.height
         note = f"{others} prohibitions answer requests for a connection" if others else ""
         yield Clean(scope=Scope(service=service), examined=Examined(connections=count), note=note)

@@ -158,7 +158,10 @@ def _cause() -> pl.Expr:
     return (
         pl.when(self_addressed)
         .then(pl.lit("self-addressed"))
-        .when(pl.col("quoted_version").is_null() & (pl.col("quoted_len") >= 20))
+        .when(
+            pl.col("quoted_version").is_null() & (pl.col("quoted_len") >= 20),
+            pl.col("icmp_checksum") == "ok",  # captured whole: a cut quote has no header, either
+        )
         .then(pl.lit("quote-zeroed"))
         .when(
             (pl.col("quoted_len") < needed)

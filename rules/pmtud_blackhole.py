@@ -99,6 +99,11 @@ CAUSES = {
     "on with the same size: a firewall on that host, or its TCP, discards the message",
     "icmp-filtered-upstream": "the message that names the smaller MTU was sent, but did not come "
     "through to the sender's side: a filter in front of it takes it away",
+    "icmp-not-heeded": "the message that names the smaller MTU reached the sender, which went on "
+    "with the same size; the captures cut it too short to tell whether its checksum is right",
+    "icmp-lost-on-the-way": "the message that names the smaller MTU was sent, but did not come "
+    "through to the sender; whether the director or a filter in front of it took it away is not "
+    "known from these captures",
     "tunnel-overhead": "the packets no longer fit once the director has put its tunnel header "
     "around "
     "them, and the client is not told",
@@ -175,6 +180,11 @@ def _cause_code(case: Case) -> pl.Expr:
         .otherwise(pl.lit("no-icmp-generated" if any(case.icmp_visible) else "icmp-not-captured"))
     )
     arrived, missed = pl.col("ptb_at_director") > 0, pl.col("ptb_missed") > 0
+    ignored = (
+        pl.when(pl.col("ptb_unverified") + pl.col("ptb_bad") == pl.col("ptb_messages"))
+        .then(pl.lit("icmp-not-heeded"))
+        .otherwise(pl.lit("icmp-ignored-by-sender"))
+    )
     return (
         pl.when(pl.col("ptb_messages") == 0)
         .then(untold)
@@ -186,15 +196,17 @@ def _cause_code(case: Case) -> pl.Expr:
         .when((pl.col("reaction") == "shrank").fill_null(value=False))
         .then(untold)
         .when(pl.col("ptb_reached") > 0)
-        .then(pl.lit("icmp-ignored-by-sender"))
+        .then(ignored)
         .when((pl.col("ptb_swallowed") > 0) | (pl.col("ptb_misdelivered") > 0))
         .then(pl.lit("icmp-not-forwarded"))
         .when((pl.col("ptb_forwarded") > 0) & ~missed)
-        .then(pl.lit("icmp-ignored-by-sender"))
+        .then(ignored)
         .when((pl.col("ptb_forwarded") == 0) & arrived & missed & ~upload)
         .then(pl.lit("icmp-not-forwarded"))
-        .when(missed | (~arrived & ~upload & at_director))
+        .when((missed & upload) | (~arrived & ~upload & at_director))
         .then(pl.lit("icmp-filtered-upstream"))
+        .when(missed)
+        .then(pl.lit("icmp-lost-on-the-way"))
         .when((pl.col("method") == "tun") & upload)
         .then(pl.lit("tunnel-overhead"))
         .otherwise(pl.lit("icmp-not-captured"))
@@ -385,7 +397,7 @@ def _remedies(
     result: list[Remedy] = []
     if code == "icmp-not-forwarded":
         result.append(remedies.accept_icmp_errors(director, version))
-    elif code == "icmp-ignored-by-sender" and direction == "to-client":
+    elif code in ("icmp-ignored-by-sender", "icmp-not-heeded") and direction == "to-client":
         result.append(remedies.accept_icmp_errors(senders, version))
     if direction == "to-realserver":
         mtu = next_hop_mtu or encapsulations.ETHERNET_MTU - encapsulations.IPIP_OVERHEAD
@@ -427,6 +439,14 @@ def _rest(case: Case, stalls: pl.DataFrame) -> Iterator[Outcome]:
                     "MTU was never tried",
                     needs=("a capture during a large transfer",),
                 )
+            elif (stopped := _unclear(case, service, direction, row["suspect_len"])) > 0:
+                yield NotExamined(
+                    scope=scope,
+                    reason=f"{stopped} connections stopped at large packets, and what would tell "
+                    "why stood in header bytes that the captures cut off",
+                    needs=("whole packets (snaplen 0)",),
+                    capture_command=case.capture_command(role="director"),
+                )
             else:
                 yield Clean(
                     scope=scope,
@@ -434,6 +454,17 @@ def _rest(case: Case, stalls: pl.DataFrame) -> Iterator[Outcome]:
                     note=f"packets up to {row['largest_delivered']} bytes were acknowledged, "
                     f"none stalled by size{_discovery(case, service, direction)}",
                 )
+
+
+def _unclear(case: Case, service: str, direction: str, suspect_len: int) -> int:
+    """Count the connections that stopped for a reason which cut headers may have hidden."""
+    if not any(quality.headers_cut.count for quality in case.qualities):
+        return 0
+    return case.stalls.filter(
+        pl.col("service_name") == service,
+        pl.col("direction") == direction,
+        pl.col("wire_stuck_len") >= suspect_len,
+    ).height
 
 
 def _discovery(case: Case, service: str, direction: str) -> str:

@@ -103,7 +103,14 @@ def check(case: Case) -> Iterator[Outcome]:
         yield _finding(case, about.filter(*(pl.col(key) == group[key] for key in keys)))
     if groups.height:
         return
-    if every.height:
+    if every.height and not any(case.service_methods.values()):
+        yield NotExamined(
+            reason="redirects were seen, but nothing shows which addresses are virtual and which "
+            "hosts are directors or realservers",
+            needs=("a capture on the director that keeps the services' packets, too",),
+            capture_command=case.capture_command(role="director"),
+        )
+    elif every.height:
         yield Clean(
             examined=Examined(icmp_errors=every.height),
             note="redirects were seen, none about a VIP or a realserver's answers",

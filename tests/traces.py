@@ -22,10 +22,11 @@ sender and the receiver. Words with a value:
     tun=ipip:FROM>TO                                      inside a tunnel
     frag=OFFSET mf                                        a fragment; no ports behind an offset
     mtu gw=NAME quote=LINE qlen=BYTES                     ICMP errors; type/code stand before
+    cut                                                   the capture kept a part of its header
     blank                                                 the quote is nothing but zeros
     unseen                                                not captured, but may be quoted
     who=NAME is=NAME                                      ARP: asked for, told of
-    sum=RESIDUAL                                          a bad ICMP checksum, off by so much
+    sum=RESIDUAL|cut                     a bad ICMP checksum, off by so much; cut: unverifiable
 
 IP IDs count up per sender, from 1; IPv6 hosts have none. A line that ends in `!` is marked.
 """
@@ -359,7 +360,9 @@ class _Reader:
             "icmp_len": 8 + length,
             "next_hop_mtu": int(given["mtu"]) if "mtu" in given else None,
         }
-        if "sum" in given:
+        if given.get("sum") == "cut":
+            told |= {"icmp_checksum": "unverifiable"}
+        elif "sum" in given:
             told |= {"icmp_checksum": "bad", "icmp_residual": int(given["sum"])}
         if "gw" in given:
             _, told["gateway_hi"], told["gateway_lo"], _ = self._address(given["gw"])
@@ -375,6 +378,8 @@ class _Reader:
     def _outside(self, packet: Packet, given: dict[str, str]) -> None:
         """Set what a forwarder changes: MACs, TTL, VLAN, interface, tunnel."""
         columns = packet.columns
+        if "cut" in given:
+            columns["decode_note"] |= int(schema.DecodeNote.TRANSPORT_CUT)
         if "id" in given:
             columns["ip_id"] = int(given["id"])
         for word, name in (("ttl", "ttl"), ("tos", "tos"), ("vlan", "vlan"), ("if", "interface")):
@@ -422,7 +427,7 @@ class _Reader:
 
 _KNOWN: Final = frozenset(("len", "seq", "ack", "win", "mss", "ws", "ts", "sack", "sackok")).union(
     ("id", "ttl", "tos", "df", "mac", "vlan", "if", "in", "out", "tun", "frag", "mf", "unseen"),
-    ("mtu", "gw", "quote", "qlen", "sum", "blank", "who", "is", "vrid", "prio"),
+    ("mtu", "gw", "quote", "qlen", "sum", "cut", "blank", "who", "is", "vrid", "prio"),
 )
 
 

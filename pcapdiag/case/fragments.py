@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag.case.sights import with_first
 from pcapdiag.protocols import IcmpType, Icmpv6Type
 
 if TYPE_CHECKING:
@@ -200,16 +201,13 @@ def timeouts(case: Case) -> pl.DataFrame:
 
     Columns: those of ERROR_MESSAGES, service_name, vantage and row of the first sight.
     """
-    first = (
-        case.errors.sightings.sort("message", "time_ns")
-        .group_by("message", maintain_order=True)
-        .agg(pl.col("vantage").first(), pl.col("row").first())
+    messages = case.errors.messages.filter(IS_TIMEOUT, pl.col("connection").is_not_null())
+    first = with_first(case, messages).select(
+        "message", pl.col("seen_vantage").alias("vantage"), pl.col("seen_row").alias("row")
     )
     names = case.members.select("connection", "service_name", "realserver_name")
-    return (
-        case.errors.messages.filter(IS_TIMEOUT, pl.col("connection").is_not_null())
-        .join(first, on="message", maintain_order="left")
-        .join(names, on="connection", how="left", maintain_order="left")
+    return messages.join(first, on="message", maintain_order="left").join(
+        names, on="connection", how="left", maintain_order="left"
     )
 
 

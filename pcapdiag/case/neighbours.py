@@ -9,6 +9,9 @@ import polars as pl
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case
 
+DOUBLE_NS: Final = 100_000_000
+"""A request so soon after its like is the same, captured twice: hosts ask again after a second."""
+
 VAIN: Final = {
     "vantage": pl.UInt16,
     "asker_mac": pl.UInt64,
@@ -64,6 +67,8 @@ def _vain_at(case: Case, index: int) -> pl.DataFrame:
         .join(replies.drop("asker_mac"), on=["hi", "lo"])
     )
     key = ["asker_mac", "hi", "lo"]
+    soon = pl.col("time_ns") - pl.col("time_ns").shift(1).over(key) < DOUBLE_NS
+    requests = requests.filter(~soon.fill_null(value=False))
     runs = (
         pl.concat([requests, heard.select(requests.columns)])
         .sort("row")

@@ -80,10 +80,10 @@ def fates(case: Case) -> pl.DataFrame:
     """Return, per connection and sender, what became of the messages about its packets.
 
     Columns: connection, sender, ptb_messages (UInt32), ptb_mtu (the least that one of them named),
-    and how many were ptb_bad (checksum), ptb_unusable (an MTU of 0, below the protocol's least, or
-    not below the quoted length), ptb_swallowed, ptb_misdelivered (wrong realserver or wrong
-    translation), ptb_forwarded, ptb_at_director, ptb_reached and ptb_missed (at the sender's own
-    capture).
+    and how many were ptb_bad or ptb_unverified (checksum), ptb_unusable (an MTU of 0, below the
+    protocol's least, or not below the quoted length), ptb_swallowed, ptb_misdelivered (wrong
+    realserver or wrong translation), ptb_forwarded, ptb_at_director, ptb_reached and ptb_missed (at
+    the sender's own capture).
     """
     least = pl.when(pl.col("ip_version") == 4).then(IPV4_MIN_MTU).otherwise(IPV6_MIN_MTU)
     unusable = (pl.col("next_hop_mtu") < least) | (
@@ -96,6 +96,7 @@ def fates(case: Case) -> pl.DataFrame:
         pl.len().alias("ptb_messages"),
         pl.col("next_hop_mtu").min().alias("ptb_mtu"),
         (pl.col("icmp_checksum") == "bad").sum().alias("ptb_bad"),
+        (pl.col("icmp_checksum") == "unverifiable").sum().alias("ptb_unverified"),
         unusable.sum().alias("ptb_unusable"),
         (verdict == "swallowed").sum().alias("ptb_swallowed"),
         verdict.is_in(["wrong-realserver", "wrong-translation"]).sum().alias("ptb_misdelivered"),

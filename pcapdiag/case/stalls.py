@@ -185,13 +185,12 @@ def _without_closed_windows(case: Case, suspects: pl.DataFrame) -> pl.DataFrame:
 
 
 def _without_other_errors(case: Case, suspects: pl.DataFrame) -> pl.DataFrame:
-    """Leave out packets that an ICMP error of another kind answers: they were refused, not lost."""
+    """Leave out packets that an ICMP error of another kind answers: they were refused, not lost.
+
+    An error whose quote ends before the sequence number may answer any packet of its connection.
+    """
     other = (
-        case.errors.messages.filter(
-            ~ptb.IS_PTB,
-            pl.col("connection").is_not_null(),
-            pl.col("quoted_tcp_seq").is_not_null(),
-        )
+        case.errors.messages.filter(~ptb.IS_PTB, pl.col("connection").is_not_null())
         .select(
             "connection",
             pl.col("quoted_sender").cast(pl.String).alias("sender"),
@@ -199,7 +198,10 @@ def _without_other_errors(case: Case, suspects: pl.DataFrame) -> pl.DataFrame:
         )
         .unique()
     )
-    return suspects.join(other, on=["connection", "sender", "stuck_seq"], how="anti")
+    one, any_of = ["connection", "sender", "stuck_seq"], ["connection", "sender"]
+    return suspects.join(other.drop_nulls("stuck_seq"), on=one, how="anti").join(
+        other.filter(pl.col("stuck_seq").is_null()), on=any_of, how="anti"
+    )
 
 
 def _with_path(suspects: pl.DataFrame, every: pl.DataFrame) -> pl.DataFrame:

@@ -189,8 +189,14 @@ def _cast_vantage(
     mine: frozenset[int],
     roles: Cast,
 ) -> VantageRole:
-    """Return the role of one vantage with its reason."""
+    """Return the role of one vantage with its reason.
+
+    Where its MAC is one of two, a role that both have is its role, whichever it is.
+    """
     held = [roles.roles[mac] for mac in sorted(mine) if mac in roles.roles]
+    either = observed.macs.either[index]
+    if not mine and len({roles.roles.get(mac, (str(mac),))[0] for mac in either}) == 1:
+        held = [roles.roles[mac] for mac in sorted(either)]
     held.sort(key=lambda item: _RANK.index(item[0]))
     found, reason, proven = held[0] if held else ("unknown", "", False)
     if index in evidence.director_vantages:

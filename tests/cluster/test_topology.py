@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from stories import case
 
 from pcapdiag import schema
 from pcapdiag.addresses import mac_text, pack_ip, pack_mac
@@ -403,3 +404,25 @@ def test_swapped_labels_of_nat_and_tun_are_refuted_with_frames(cluster, analyse)
         changed = ("dst_lo", "src_lo", "tunnel_depth")
         assert any(rows[0][name] != rows[1][name] for name in changed)
         assert found.contract.is_empty()
+
+
+def test_a_link_between_two_routers_was_captured_at_a_router() -> None:
+    """Which of the two MACs is the capturing host's is not known, and does not matter."""
+    director = """
+    0.000 c>s S seq=0 mss=1460 ttl=61 mac=x>d
+    0.0001 copy 1 ttl=60 mac=d>rs
+    0.002 c>s A seq=1 ack=1 ttl=61 mac=x>d
+    0.0021 copy 3 ttl=60 mac=d>rs
+    0.003 c2>s S seq=0 mss=1460 ttl=61 mac=x>d
+    0.0031 copy 5 ttl=60 mac=d>rs2
+    """
+    wan = """
+    0.000 c>s S seq=0 mss=1460 ttl=62 mac=r>c2
+    0.001 s>c SA seq=0 ack=1 mss=1460 ttl=63 mac=c2>r
+    0.002 c>s A seq=1 ack=1 ttl=62 mac=r>c2
+    """
+    found = case(director=director, place=wan).topology.roles
+    assert [(item.role, item.source) for item in found] == [
+        ("director", "given"),
+        ("router", "inferred"),
+    ]

@@ -106,6 +106,14 @@ def test_a_rejected_request_for_a_connection_is_not_established():
         assert judge(rs1=refused.format(qlen=qlen))[0] == []
 
 
+def test_prohibitions_whose_quote_was_cut_off_are_not_examined():
+    """A quote that ends before the sequence number may be about a request or about data."""
+    cut = AT_REALSERVER.format(code="3/10").replace("quote=7", "quote=7 qlen=26")
+    findings, clean, not_examined = judge(rs1=cut.replace("quote=9", "quote=9 qlen=26"))
+    assert findings == clean == []
+    assert "too little to tell" in not_examined[0].reason
+
+
 def test_udp_is_left_alone():
     """The rule speaks of TCP connections."""
     text = "0.000 c>s udp len=100 mac=d>rs ttl=63\n0.001 s>c icmp 3/10 quote=1 mac=rs>x\n"

@@ -99,6 +99,7 @@ def test_eight_bytes_behind_the_header_are_enough(bytes_quoted, code):
 def test_a_quote_of_zeros_names_no_packet():
     """No header, no addresses: nobody can match it."""
     assert codes(OPEN + error("3/4 mtu=1400 blank")) == ["quote-zeroed"]
+    assert codes(OPEN + error("3/4 mtu=1400 blank sum=cut")) == []
 
 
 def test_a_quote_of_another_host_s_packet():

@@ -271,6 +271,34 @@ def test_what_a_told_sender_did_stands_in_the_clean_verdict(mtu, df, words):
     assert words in clean[0].note
 
 
+def test_messages_whose_checksum_was_cut_off_may_be_broken():
+    """The sender went on, but whether it could have listened is not known."""
+    told = story(OPEN + STALL) + errors(4, 1400, first=7).replace("mac=x>d", "mac=d>rs ttl=60")
+    (finding,), _, _ = judge(rs1=told.replace("mtu=1400", "mtu=1400 sum=cut"))
+    assert finding.cause.code == "icmp-not-heeded"
+
+
+def test_a_message_that_a_director_nobody_captured_may_have_dropped_is_lost_somewhere():
+    """The router's capture holds it and the sender's does not; the director is between them."""
+    router = story(OPEN + STALL).replace("mac=d>rs", "").replace("mac=rs>x", "ttl=63") + errors(
+        4, 1400, first=7
+    ).replace("mac=x>d", "mac=r>x")
+    (finding,), _, _ = judge(rs1=story() + "0.5 r>s icmp 8/0 mac=d>rs\n", router=router)
+    assert finding.cause.code == "icmp-lost-on-the-way"
+
+
+def test_a_stall_that_cut_headers_may_explain_is_not_clean():
+    """A receiver seems to be gone whose SACK blocks were cut off: that is not examined."""
+    gone = story(OPEN + STALL.rsplit("3.000", 1)[0])
+    _, clean, not_examined = judge(rs1=gone)
+    assert [item.scope.direction for item in clean] == ["to-client"]
+    findings, clean, not_examined = judge(
+        rs1=gone.replace("seq=101 ack=401", "seq=101 ack=401 cut")
+    )
+    assert findings == clean == []
+    assert any("the captures cut off" in item.reason for item in not_examined)
+
+
 def test_a_message_seen_by_the_router_only_was_filtered_upstream():
     """The director's capture keeps ICMP and does not hold it."""
     router = story(OPEN + STALL).replace("mac=d>rs", "").replace("mac=rs>x", "ttl=63") + errors(

@@ -162,6 +162,16 @@ def test_two_requests_in_vain_may_be_lost():
     assert judge(director=undeliverable(asks=2).text)[0] == []
 
 
+def test_a_request_that_was_captured_twice_is_one():
+    """Two requests in vain, each seen at a bridge and at its port, are not four."""
+    story = served()
+    for number in range(2):
+        story.line(f"{10.0001 + number} d>* arp request who=rs2")
+        story.line(f"{10.0002 + number} d>* arp request who=rs2")
+    story.repeated([10.001, 11.001, 13.001], "c2:41000>s S seq=0 mss=1460", None)
+    assert judge(director=story.text)[0] == []
+
+
 def test_the_directors_host_unreachable_is_proof_as_well():
     """It says so to the client, from its own address."""
     story = served().passed(10.0, "c2:41000>s S seq=0 mss=1460", None)

@@ -9,7 +9,7 @@ import pytest
 from pcapdiag.rules import redirect_to_router
 from stories import case, cited, marked
 
-from pcapdiag.result import Clean, Finding
+from pcapdiag.result import Clean, Finding, NotExamined
 
 DIRECTOR = """
 0.000 c>s S seq=0 mss=1460 mac=x>d
@@ -72,6 +72,12 @@ def test_frames_that_a_capture_shows_twice_are_counted_once():
     twice = PAST.replace("2.100", "2.00001 copy 10\n2.100")
     (finding,), _ = judge(director=DIRECTOR + REDIRECT.format(mark="") + twice)
     assert finding.facts["frames_past_the_director"] == 2
+
+
+def test_redirects_alone_do_not_tell_whom_they_are_about():
+    """Where only ICMP was kept, no address is known to be virtual: that is not clean."""
+    outcomes = list(redirect_to_router.check(case(director="1 d>x icmp 5/1 gw=rs mac=d>x")))
+    assert [type(item) for item in outcomes] == [NotExamined]
 
 
 def test_a_redirect_whose_effect_is_not_seen_is_of_medium_severity():
