@@ -128,10 +128,13 @@ def double(captures: Captures) -> Captures:
 
 
 def remove_labels(captures: Captures) -> Captures:
-    """Name vantages and files so that nothing is told but which files belong together."""
-    labels = list(dict.fromkeys(item.label for item in captures))
+    """Name vantages and files so that nothing is told but which files belong together.
+
+    The new names sort as the old ones did.
+    """
+    labels = sorted({item.label for item in captures})
     return [
-        replace(item, label=f"place-{labels.index(item.label)}", stem=f"taken-{number}")
+        replace(item, label=f"place-{labels.index(item.label):02}", stem=f"taken-{number}")
         for number, item in enumerate(captures)
     ]
 

@@ -74,13 +74,10 @@ def run(sample: str, only: frozenset[str] | None = None) -> dict[Key, Outcome]:
     return found
 
 
-def run_all(names: list[str]) -> dict[Key, Outcome]:
-    """Return the outcomes of all pairs of some samples, two at a time."""
-    found: dict[Key, Outcome] = {}
+def run_all(names: list[str]) -> Iterator[dict[Key, Outcome]]:
+    """Yield the outcomes of all pairs of each sample, two samples at a time."""
     with ProcessPoolExecutor(CPUS, mp_context=get_context("spawn")) as pool:
-        for part in pool.map(run, names):
-            found |= part
-    return found
+        yield from pool.map(run, names)
 
 
 def summary(found: Mapping[Key, Outcome]) -> Iterator[str]:
@@ -114,6 +111,10 @@ def stored_summary() -> str:
     return "\n".join(summary(outcomes.read(STORED))) + "\n"
 
 
+def _stored(stored: Mapping[Key, Outcome], names: list[str]) -> Iterator[dict[Key, Outcome]]:
+    yield {key: value for key, value in stored.items() if key[0] in names}
+
+
 def _update(found: dict[Key, Outcome], names: list[str]) -> None:
     kept = {key: value for key, value in outcomes.read(STORED).items() if key[0] in samples()}
     kept = {key: value for key, value in kept.items() if key[0] not in names}
@@ -133,17 +134,14 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     stored = outcomes.read(STORED)
     names = options.samples or samples()
-    if options.stored:
-        found = {key: value for key, value in stored.items() if key[0] in names}
-    else:
-        found = run_all(names)
-    if options.samples:
-        for line in outcomes.lines(found):
-            print(line)
+    found: dict[Key, Outcome] = {}
+    worse: list[str] = []
+    for part in _stored(stored, names) if options.stored else run_all(names):
+        found |= part
+        worse += (bad := outcomes.worsened(part, stored))
+        for line in (*(outcomes.lines(part) if options.samples else ()), *bad):
+            print(line, flush=True)
     print("\n".join(summary(found)))
-    worse = outcomes.worsened(found, stored)
-    for line in worse:
-        print(line)
     missing = sorted(set(found) - set(stored))
     if missing and not options.update:
         print(f"{len(missing)} pairs are not stored; --update stores them")

@@ -60,7 +60,7 @@ def judge(truth: dict[str, Any], analysis: Analysis, *, spoiled: bool) -> Outcom
             if rule in known:
                 words = (found.get(rule, "low"), str(finding.confidence))
                 found[rule] = max(words, key=CONFIDENCES.index)
-    clean = {item.rule for item in result.clean}
+    clean = {item.rule for item in result.clean} - truths.ALWAYS_ALLOWED
     silent = demanded - set(found)
     return Outcome(
         found=found,

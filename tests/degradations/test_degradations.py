@@ -92,7 +92,7 @@ def test_doubles_of_a_burst_stay_in_the_order_of_time():
 def test_labels_that_tell_nothing_keep_the_captures_of_a_host_together():
     """Neither label nor file name holds a role."""
     after = changed("labels-removed")
-    assert [item.label for item in after] == ["place-0", "place-0", "place-1"]
+    assert [item.label for item in after] == ["place-00", "place-00", "place-01"]
     assert [item.stem for item in after] == ["taken-0", "taken-1", "taken-2"]
 
 
