@@ -191,6 +191,9 @@ def _cause() -> pl.Expr:
             pl.col("src_scope") == "private",
             pl.col("dst_scope") == "global",
             pl.col("reached_sender") == False,  # noqa: E712 - null is neither
+            # What came to the director passed every filter before it: what then became of it is
+            # the director's doing.
+            ~((pl.col("quoted_sender").cast(pl.String) == "realserver") & pl.col("at_director")),
         )
         .then(pl.lit("source-not-routable"))
     )

@@ -177,6 +177,23 @@ def test_a_private_source_that_never_arrived(monkeypatch):
     assert finding.confidence is not Confidence.HIGH
 
 
+def test_a_private_source_that_the_director_swallowed(monkeypatch):
+    """It came as far as the director: that the realserver never got it is the director's doing."""
+    monkeypatch.setitem(__import__("traces").HOSTS, "r", "10.0.0.1:0")
+    errors = "".join(error("3/4 mtu=1400", at=0.01 + n / 5).replace(" !", "") for n in range(3))
+    director = OPEN + errors + "3.0 c>s A seq=1 ack=1 mac=x>d\n3.0001 copy 10 ttl=63 mac=d>rs\n"
+    rs1 = """
+0.0002 c>s S seq=0 mss=1460 ttl=63 mac=d>rs
+0.001 s>c SA seq=0 ack=1 mss=1460 mac=rs>x
+0.0022 c>s A seq=1 ack=1 ttl=63 mac=d>rs
+0.003 s>c A seq=1 ack=1 len=1460 mac=rs>x
+0.5 c>s icmp 8/0 ttl=63 mac=d>rs
+3.0002 c>s A seq=1 ack=1 ttl=63 mac=d>rs
+"""
+    findings, _, _ = judge(director=director, rs1=rs1)
+    assert findings == []
+
+
 def relay(mtu, at, line=5):
     """Return what a tunnelling director tells the client about a packet."""
     return f"{at:.4f} s>c icmp 3/4 mtu={mtu} quote={line} mac=d>x id={700 + int(at * 1000)}\n"
