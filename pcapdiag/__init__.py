@@ -10,6 +10,7 @@ The floors, imports go downward only (tests/test_architecture.py holds that):
 - `case/`: the tables and questions that a rule sees
 - `rule`: the contract of a rule; `rules/` (top-level folder): one fault a file
 - `registry`, `engine`, `folding`, `workers`: rules run over a case
+- `dissect/`, `exhibits`: cited frames in Wireshark's words, or scapy's, after everything is judged
 - `report/`: results to text; `cli/`: the only place that prints
 """
 

@@ -300,7 +300,7 @@ def run(request: Request) -> int:
     if exhibits is not None and request.evidence is not None:
         written &= _write_evidence(request, loaded, exhibits, result)
     if not request.quiet and not any(target.is_stdout for target in request.targets):
-        documents.summarize(result, request.html_path if written else None)
+        documents.summarize(result, request.targets if written else ())
     return exit_code(request, result, bool(failures)) if written else Exit.USAGE
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pcapdiag.cli import output, streams
 
@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from pcapdiag.cli.output import Target
     from pcapdiag.result import Result
+
+
+_NAMES: Final = {"--html": "Report", "--json": "JSON"}
 
 
 def write(targets: Sequence[Target], result: Result, *, verbose: bool = False) -> bool:
@@ -42,12 +45,15 @@ def _render(option: str, result: Result) -> str:
     return markdown.render(result)
 
 
-def summarize(result: Result, report: str | None = None) -> None:
-    """Print the summary; `report` is where the HTML report went."""
+def summarize(result: Result, written: Sequence[Target] = ()) -> None:
+    """Print the summary, and which files were written."""
     from pcapdiag.report import terminal
 
     console = streams.page()
     terminal.render(result, console)
-    if report is not None:
-        console.print(f"\nReport: {report}", soft_wrap=True)
+    if written:
+        console.print()
+    for target in written:
+        what = _NAMES.get(target.option, target.option[2:].capitalize())
+        console.print(f"{what}: {target.path}", soft_wrap=True)
     streams.show(console)

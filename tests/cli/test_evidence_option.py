@@ -44,6 +44,7 @@ def test_evidence_beside_the_report(run, tmp_path):
     assert ended.out.splitlines()[0] == plain.out.splitlines()[0]
     info = _packets(tmp_path / "e.pcapng")
     assert {item.name for item in info.interfaces} == {"director", "rs1", "rs2"}
+    assert ended.out.splitlines()[-1] == "Evidence: e.pcapng"
 
 
 def test_standard_input_cannot_be_read_again(execute, tmp_path):
