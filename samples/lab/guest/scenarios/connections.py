@@ -90,8 +90,8 @@ def realserver_gone_arp_dr(lab: Lab) -> None:
     lab.browse("late", [("get", 2000)], count=8, start=9, every=0.8)
     lab.capture("director", "rs1", "router", "client=client-near")
     lab.play()
-    _gone(lab, "director.pcap", f"dst host {cluster.plan.vip}")
     asked = f"arp[6:2] == 1 and arp host {cluster.rip(2)}"
+    _gone(lab, "director.pcap", f"({asked}) or dst host {cluster.plan.vip}")
     lab.look("director.pcap", asked, "ARP requests for the realserver")
     lab.look("director.pcap", "icmp[0:2] == 0x0301", "what the director tells the clients")
 

@@ -73,7 +73,7 @@ def unreachable_dropped_ipv6_dr(lab: Lab) -> None:
 
 def _dropped(lab: Lab, gone: list[Flow], file: str, proof: str) -> None:
     lab.background(10)
-    lab.play(at_least=22)
+    lab.play(at_least=26)
     lab.expect(lab.failed() == gone, "only the vanished clients' connections fail")
     lab.must("icmp-unreachable-not-forwarded", flows=gone, hosts=["director"], cited={file: proof})
     lab.look(file, proof, "host unreachable, which ends at the director")
