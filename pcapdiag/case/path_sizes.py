@@ -18,8 +18,9 @@ def frame(case: Case, stalls: pl.DataFrame) -> pl.DataFrame:
 
     Counted are the senders' data packets on the stalled flows themselves, and, on other flows to
     the same peers, the largest that was acknowledged. A packet is delivered if all before its end
-    was acknowledged, lost if it was sent again and never was; what was sent once near the end of
-    the capture counts as neither. Packets before segmentation count as the segments' size.
+    was acknowledged, lost if it was sent again, never was, and is larger than all that passed on
+    its path: what is smaller was lost for another reason. What was sent once near the end of the
+    capture counts as neither. Packets before segmentation count as the segments' size.
     """
     parts = [pl.DataFrame(schema={"size": pl.UInt32, "delivered": pl.UInt32, "lost": pl.UInt32})]
     for vantage in case.vantages:
@@ -35,18 +36,24 @@ def frame(case: Case, stalls: pl.DataFrame) -> pl.DataFrame:
             vantage.packets.lazy()
             .filter(pl.col("payload_len") > 0, pl.col("copy_of").is_null())
             .join(
-                here.lazy().select("flow", "by_orig", "seq_first", "acked", "wire_limit"),
+                here.lazy().select(
+                    "flow", "by_orig", "seq_first", "acked", "wire_limit", "path_delivered"
+                ),
                 on=["flow", "by_orig"],
             )
             .select(
                 pl.min_horizontal("ip_len", "wire_limit").cast(pl.UInt32).alias("size"),
                 (begin + pl.col("payload_len") <= pl.col("acked").fill_null(0)).alias("arrived"),
                 (pl.len().over("flow", "by_orig", "tcp_seq") > 1).alias("again"),
+                pl.col("path_delivered").fill_null(0).alias("passes"),
             )
             .group_by("size")
             .agg(
                 pl.col("arrived").sum().cast(pl.UInt32).alias("delivered"),
-                (~pl.col("arrived") & pl.col("again")).sum().cast(pl.UInt32).alias("lost"),
+                (~pl.col("arrived") & pl.col("again") & (pl.col("size") > pl.col("passes")))
+                .sum()
+                .cast(pl.UInt32)
+                .alias("lost"),
             )
         )
         parts.append(packets.collect())

@@ -361,3 +361,13 @@ def test_what_was_sent_after_the_lost_ones_arrived_being_smaller(clients, found)
     findings, _, _ = judge(rs1=text + "4 x>s udp len=9 mac=x>rs\n")
     assert len(findings) == found
     assert all(item.facts["largest_delivered"] == 340 for item in findings)
+
+
+def test_a_size_that_passes_on_the_same_path_is_not_shown_as_lost_by_size():
+    """The small packet behind the hole was SACKed and sent again: its repetition is no loss."""
+    text = "".join(HOLED.format(c=client) for client in ("c", "c2"))
+    again = "".join(
+        f"1.5 s>{client} PA seq=1461 ack=101 len=300 mac=rs>x\n" for client in ("c", "c2")
+    )
+    (finding,), _, _ = judge(rs1=text + again + "4 x>s udp len=9 mac=x>rs\n")
+    assert {item.ip_length: item.lost for item in finding.sizes} == {340: 0, 1500: 8}
