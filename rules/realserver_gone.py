@@ -147,6 +147,7 @@ def _judge(case: Case, rows: pl.DataFrame) -> Finding | None:
         first["fate"] != "sent"
         or rows.height < ENOUGH_CONNECTIONS
         or alive
+        or rows["reached"].sum()
         or peers["own_served_after"]
         or not peers["others_served_after"]
         or not (peers["own_served_before"] or heard is not None)

@@ -15,10 +15,12 @@ import polars as pl
 from pcapdiag.addresses import ip_text, mac_text
 from pcapdiag.case import (
     checksums,
+    claims,
     detours,
     forgotten,
     fragments,
     frames,
+    loops,
     mastership,
     members,
     neighbours,
@@ -420,6 +422,29 @@ class Case:
     def translated_answers(self) -> dict[str, int]:
         """Return by service how many NAT connections were answered through a director."""
         return detours.translated_answers(self)
+
+    @cached_property
+    def two_answers(self) -> pl.DataFrame:
+        """Return questions about a VIP that two MACs answered: see claims.frame."""
+        return claims.frame(self)
+
+    @cached_property
+    def vips_answered_for(self) -> dict[tuple[int, int], int]:
+        """Return per VIP how many answers to ARP about it were captured."""
+        return claims.answered(self)
+
+    def frames_to(self, vip: tuple[int, int], asker_mac: int, macs: list[int]) -> pl.DataFrame:
+        """Return where a host's frames for a VIP went: see claims.frames_to."""
+        return claims.frames_to(self, vip, asker_mac, macs)
+
+    @cached_property
+    def loops(self) -> pl.DataFrame:
+        """Return packets that came by again and again: see loops.frame."""
+        return loops.frame(self)
+
+    def requests_at(self, vantage: int, rows: Sequence[int]) -> pl.DataFrame:
+        """Return how packets arrived at a vantage: see unanswered.arrivals."""
+        return unanswered.arrivals(self, vantage, rows)
 
     @cached_property
     def vanished(self) -> pl.DataFrame:

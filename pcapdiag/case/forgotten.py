@@ -68,7 +68,12 @@ def frame(case: Case) -> pl.DataFrame:
         .filter(~pl.col("passed_on").fill_null(value=False))
         .with_columns(
             (pl.col("answered_ns") - pl.col("before_ns")).alias("quiet_ns"),
-            pl.col("turned_to").is_in(_director_macs(case)).fill_null(value=False).alias("turned"),
+            (
+                pl.col("turned_to").is_in(_macs_of(case, "director"))
+                & ~pl.col("turned_from").is_in(_macs_of(case, "realserver"))
+            )
+            .fill_null(value=False)
+            .alias("turned"),
         )
     )
     rows = case.with_times(rows, "first_ns")
@@ -101,8 +106,8 @@ def longest_survived_ns(case: Case, service_name: str | None) -> int | None:
     return max((item for item in longest if isinstance(item, int)), default=None)
 
 
-def _director_macs(case: Case) -> list[int]:
-    return [mac for host in case.topology.hosts if host.role == "director" for mac in host.macs]
+def _macs_of(case: Case, role: str) -> list[int]:
+    return [mac for host in case.topology.hosts if host.role == role for mac in host.macs]
 
 
 def _changes(case: Case, rows: pl.DataFrame) -> pl.DataFrame:

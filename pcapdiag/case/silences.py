@@ -26,6 +26,7 @@ SHAPE: Final = {
     "before_ns": pl.Int64,
     "before_count": pl.UInt32,
     "turned_to": pl.UInt64,
+    "turned_from": pl.UInt64,
     "client_closed": pl.Boolean,
     "server_sent": pl.Boolean,
     "client_last_ns": pl.Int64,
@@ -37,8 +38,9 @@ def frame(case: Case, asked: pl.DataFrame) -> pl.DataFrame:
 
     Columns: vantage, answered_row; answered_ns, answered_payload (bytes); passed_on (the packet was
     seen to leave a host again here); before_row, before_ns, before_count: the last packet before it
-    that restarted the timer of ip_vs, and how many had (null and 0: none was seen); turned_to (the
-    MAC that this packet went to, where the client's one before it had gone to another; else null);
+    that restarted the timer of ip_vs, and how many had (null and 0: none was seen); turned_to and
+    turned_from (the MAC that this packet went to, and the other one that the client's packet before
+    it had gone to; null: the same);
     client_closed (the client had sent FIN or RST); server_sent (the server's side had spoken);
     client_last_ns (when the client was heard last). Times are the vantage's own. The timer is
     restarted by the client's packets; in NAT, where they pass the director, by the realserver's,
@@ -105,6 +107,9 @@ def _at(case: Case, index: int, wanted: pl.DataFrame) -> pl.DataFrame:
             pl.when(pl.col("answered_to") != pl.col("before_to"))
             .then("answered_to")
             .alias("turned_to"),
+            pl.when(pl.col("answered_to") != pl.col("before_to"))
+            .then("before_to")
+            .alias("turned_from"),
             pl.col("client_closed", "server_sent").fill_null(value=False),
         )
         .select(pl.col(name).cast(dtype) for name, dtype in SHAPE.items())

@@ -9,6 +9,8 @@ import polars as pl
 from pcapdiag.protocols import IpProto, TcpFlag
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from pcapdiag.case.case import Case
 
 TIMEOUTS: Final = 2
@@ -16,6 +18,9 @@ TIMEOUTS: Final = 2
 network has, are not enough."""
 
 _SYN: Final = int(TcpFlag.SYN)
+
+_GROUP_BIT: Final = 1 << 40
+"""Of a MAC as a number: set in group addresses (IEEE 802), the lowest bit of the first octet."""
 
 TAIL: Final = {
     "connection": pl.UInt32,
@@ -83,8 +88,7 @@ def _at(case: Case, index: int) -> pl.DataFrame:
     last = asking.group_by("flow", maintain_order=True).agg(pl.col("tcp_seq").last().alias("tail"))
     asking = asking.join(last, on="flow", maintain_order="left")
     mine = pl.col("tcp_seq") == pl.col("tail")
-    own = sorted(case.topology.vantage_macs[index])
-    ours = pl.col("eth_dst").is_null() | pl.lit(not own) | pl.col("eth_dst").is_in(own)
+    ours = pl.col("eth_dst").is_null() | pl.col("eth_dst").is_in(_own_macs(case, index))
     found = (
         asking.group_by("flow", maintain_order=True)
         .agg(
@@ -121,6 +125,20 @@ def _at(case: Case, index: int) -> pl.DataFrame:
     )
 
 
+def _own_macs(case: Case, index: int) -> list[int]:
+    """Return the MACs of the capturing host; where they are not known, those that speak to others.
+
+    A card in promiscuous mode sees frames for others that a switch floods, and their broadcasts,
+    not what they say to somebody.
+    """
+    own = case.topology.vantage_macs[index]
+    if own:
+        return sorted(own)
+    directed = (pl.col("eth_dst").cast(pl.UInt64) // _GROUP_BIT) % 2 == 0
+    packets = case.vantages[index].packets
+    return packets.filter(directed)["eth_src"].drop_nulls().unique().sort().to_list()
+
+
 def _passed(case: Case, index: int, packets: pl.DataFrame) -> pl.DataFrame:
     """Return per row whether the packet was seen to leave: again, or translated on a back leg."""
     passages = case.topology.observed.passages.filter(pl.col("vantage") == index)
@@ -145,7 +163,8 @@ def frame(case: Case) -> pl.DataFrame:
     No vantage shows a packet of the server's since, nor an error about the connection that says
     who refused it. Columns: those of tails at the vantage that tells most (a director first);
     visible (that is a director's, and would have shown the packets leave); reached (how often the
-    request was seen at a realserver); sighted (a vantage of a realserver, client or router, or in
+    request was seen at a realserver whose MAC it had), reached_vantage, reached_row (the first time
+    there); sighted (a vantage of a realserver, client or router, or in
     NAT a director's, shows the connection, and would have shown an answer); service_name, method,
     vip_hi, vip_lo, vip_port, ip_version, realserver_name, realserver_hi, realserver_lo,
     realserver_mac; error_vantage, error_row (host unreachable that the director sent about it).
@@ -174,7 +193,12 @@ def frame(case: Case) -> pl.DataFrame:
         pl.col("role").is_in(["client", "router", "realserver"])
         | ((pl.col("role") == "director") & (pl.col("method") == "nat").fill_null(value=False))
     ).any()
-    told = rows.group_by("connection").agg(reached, sighted.alias("sighted"))
+    told = rows.group_by("connection").agg(
+        reached,
+        sighted.alias("sighted"),
+        pl.col("vantage").filter(there).first().alias("reached_vantage"),
+        pl.col("first_row").filter(there).first().alias("reached_row"),
+    )
     egress = case.coverage.egress_spans.select("vantage", "service", "from_ns", "until_ns")
     return (
         rows.sort("connection", pl.col("role") != "director", "vantage", "flow")
@@ -231,5 +255,28 @@ def served(case: Case) -> pl.DataFrame:
                 "connection", "service_name", "realserver_name", "first_ns", "last_ns"
             ),
             on="connection",
+        )
+    )
+
+
+def arrivals(case: Case, vantage: int, rows: Sequence[int]) -> pl.DataFrame:
+    """Return how packets arrived at a vantage.
+
+    Columns: row, tunnel (null: none), outer_src_hi, outer_src_lo, sent_back (the same packet was
+    seen to leave the host again, in whatever form, other than bare out of its tunnel), decapsulated
+    (it was seen bare as well).
+    """
+    tables = case.vantages[vantage]
+    outer = tables.tunnels.select("row", "outer_src_hi", "outer_src_lo")
+    passages = case.topology.observed.passages.filter(pl.col("vantage") == vantage)
+    routed = passages.filter(pl.col("kind") == "routed")["in_row"]
+    bare = passages.filter(pl.col("kind") == "decapsulated")["in_row"]
+    return (
+        pl.DataFrame({"row": list(rows)}, schema={"row": pl.UInt32})
+        .with_columns(tables.packets["tunnel"].gather(list(rows)).alias("tunnel"))
+        .join(outer.with_columns(pl.col("row").cast(pl.UInt32)), on="row", how="left")
+        .with_columns(
+            pl.col("row").is_in(routed.implode()).alias("sent_back"),
+            pl.col("row").is_in(bare.implode()).alias("decapsulated"),
         )
     )

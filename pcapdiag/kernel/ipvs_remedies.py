@@ -229,3 +229,87 @@ def drop_untranslated(host: str) -> Remedy:
         undo=(f"iptables -D {rule}",),
         risk="With vs.conntrack=0 conntrack may call more invalid than ip_vs does: watch counters.",
     )
+
+
+def hide_vip(host: str) -> Remedy:
+    """Keep a realserver from answering ARP for the VIP."""
+    names = ("net.ipv4.conf.all.arp_ignore", "net.ipv4.conf.all.arp_announce")
+    return Remedy(
+        where=host,
+        action=(
+            "Hold the VIP on lo and answer ARP only for addresses of the interface that is asked "
+            "(arp_ignore=1, arp_announce=2); then let the others forget what they learned."
+        ),
+        check=(f"sysctl {' '.join(names)}", "ip addr show | grep -w VIP"),
+        commands=(
+            f"sysctl -w {names[0]}=1",
+            f"sysctl -w {names[1]}=2",
+            "ip neigh flush to VIP  # on the router and whoever else shares the LAN",
+        ),
+        persist=(_keep(names[0], 1), _keep(names[1], 2)),
+        undo=tuple(f"sysctl -w {name}=0" for name in names),
+        risk="The larger of `all` and the interface counts; other addresses on lo are hidden, too.",
+    )
+
+
+def one_master(host: str) -> Remedy:
+    """Let one director only own the VIP."""
+    return Remedy(
+        where=host,
+        action="See why both directors believe to be master: VRRP does not get from one to other.",
+        check=(
+            "journalctl -u keepalived --since -1h | grep -i -e master -e backup",
+            "tcpdump -Z root -ni IFACE -c 5 vrrp",
+            "iptables -vnL INPUT | grep -i -e vrrp -e 112",
+        ),
+        commands=("iptables -I INPUT 1 -p 112 -j ACCEPT",),
+        persist=("iptables-save > /etc/iptables/rules.v4",),
+        undo=("iptables -D INPUT -p 112 -j ACCEPT",),
+        risk="One of the two gives the VIP up as soon as it hears the other.",
+    )
+
+
+def hold_vip(host: str, tunnelled: bool) -> Remedy:
+    """Let a realserver take what comes for the VIP."""
+    names = ("net.ipv4.conf.all.rp_filter", "net.ipv4.conf.tunl0.rp_filter")
+    device = "tunl0" if tunnelled else "lo"
+    commands: tuple[str, ...] = (f"ip addr add VIP/32 dev {device}",)
+    if tunnelled:
+        commands = (
+            "modprobe ipip",
+            "ip link set tunl0 up",
+            *commands,
+            *(f"sysctl -w {name}=0" for name in names),
+        )
+    return Remedy(
+        where=host,
+        action=f"Give it the VIP on {device}"
+        + (", a tunnel device that is up, and no strict rp_filter on it." if tunnelled else "."),
+        check=(
+            "ip addr show | grep -w VIP",
+            "iptables -vnL INPUT",
+            f"sysctl {' '.join(names)}",
+            "nstat -az IpReversePathFilter IpExtInNoRoutes IpInAddrErrors",
+        ),
+        commands=commands,
+        persist=("the interface's configuration; keepalived does not do this on realservers",),
+        undo=(f"ip addr del VIP/32 dev {device}",),
+        risk="Set arp_ignore=1 and arp_announce=2 first, or it answers ARP for the VIP.",
+    )
+
+
+def break_loop(host: str) -> Remedy:
+    """Keep two directors from balancing to each other."""
+    return Remedy(
+        where=host,
+        action=(
+            "Keep the backup from balancing while it is backup, or take a virtual service off a "
+            "host that is a realserver of the same one; mark forwarded packets by MAC where both "
+            "roles have to live on one host."
+        ),
+        check=("ipvsadm -Ln", "sysctl net.ipv4.vs.backup_only", "ip route get VIP"),
+        commands=("sysctl -w net.ipv4.vs.backup_only=1",),
+        persist=(_keep("net.ipv4.vs.backup_only", 1),),
+        undo=("sysctl -w net.ipv4.vs.backup_only=0",),
+        risk="It works where the sync daemon runs as backup; on routers mend the routes instead.",
+    )

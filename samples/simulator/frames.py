@@ -35,6 +35,17 @@ def arp_for(address: str, *, after_s: float = 0.0) -> Wanted:
     return wanted
 
 
+def arp_answers(address: str) -> Wanted:
+    """Return whether a frame is an ARP reply that tells who has an address."""
+    owner = ipaddress.IPv4Address(address).packed
+
+    def wanted(seen: Seen) -> bool:
+        reply = seen.frame[12:14] == b"\x08\x06" and seen.frame[20:22] == b"\0\x02"
+        return reply and seen.frame[28:32] == owner
+
+    return wanted
+
+
 def of(*flows: Flow) -> Wanted:
     """Return whether a TCP segment has the client's end of one of the flows."""
     ends = {flow.client for flow in flows}

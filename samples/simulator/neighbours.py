@@ -23,11 +23,15 @@ UNKNOWN: Final = "00:00:00:00:00:00"
 
 @dataclass
 class Neighbours:
-    """A host's neighbour table; `unreachable` is told what could not be delivered."""
+    """A host's neighbour table; `unreachable` is told what could not be delivered.
+
+    `careless` holds addresses of no interface that it answers for all the same (arp_ignore=0).
+    """
 
     clock: Clock
     unreachable: Callable[[bytes], None]
     known: dict[str, tuple[str, int]] = field(default_factory=dict)
+    careless: set[str] = field(default_factory=set)
     _waiting: dict[str, list[bytes]] = field(default_factory=dict)
 
     def transmit(self, interface: Interface, next_hop: str, data: bytes) -> None:
@@ -91,7 +95,7 @@ class Neighbours:
         sender_mac = message[8:14].hex(":")
         sender = str(ipaddress.IPv4Address(message[14:18]))
         target = str(ipaddress.IPv4Address(message[24:28]))
-        if op == 1 and target in interface.own(4):
+        if op == 1 and (target in interface.own(4) or target in self.careless):
             reply = wire.arp(2, interface.mac, target, sender_mac, sender)
             interface.send(sender_mac, ARP, reply)
             self._learn(interface, sender, sender_mac)

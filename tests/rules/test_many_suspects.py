@@ -36,11 +36,18 @@ UNTRANSLATED = """
 5.0001 copy 7 ttl=63 mac=d>x
 """
 
+LOOP = f"{DR}910.0 c2>s S seq=0 ttl=60 mac=x>d\n" + "".join(
+    f"{910 + n / 1000} copy 9 ttl={60 - n} mac={'d>rs' if n % 2 else 'rs>d'}\n" for n in range(1, 8)
+)
+TWO_ANSWERS = DR + "906.0 d>x arp reply is=s\n906.001 rs>x arp reply is=s\n"
+
 SUSPECTS = {
     "connection-expired-at-director": ("forgotten", DR),
     "service-refused": ("refused_requests", REFUSED),
     "realserver-gone": ("vanished", UNREACHABLE),
     "nat-reply-bypasses-director": ("detours", UNTRANSLATED),
+    "forwarding-loop": ("loops", LOOP),
+    "vip-arp-conflict": ("two_answers", TWO_ANSWERS),
 }
 """Rule: the measurement of a case that holds its suspects, and a trace in which it has one."""
 

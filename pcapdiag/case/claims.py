@@ -1,0 +1,133 @@
+"""Who answers ARP or neighbour solicitations for a virtual address, and whom its frames go to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from pcapdiag.case.case import Case
+
+TOGETHER_NS: Final = 1_000_000_000
+"""Two answers to one asker within this time answer one request: Linux asks again after a second,
+and an owner that changed does not answer any more."""
+
+_SHAPE: Final = {
+    "vantage": pl.UInt16,
+    "vip_hi": pl.UInt64,
+    "vip_lo": pl.UInt64,
+    "first_row": pl.UInt32,
+    "second_row": pl.UInt32,
+    "first_mac": pl.UInt64,
+    "second_mac": pl.UInt64,
+    "asker_mac": pl.UInt64,
+    "first_ns": pl.Int64,
+}
+
+
+def frame(case: Case) -> pl.DataFrame:
+    """Return one row per pair of answers to one question that give a VIP two MACs.
+
+    Columns: vantage, vip_hi, vip_lo; first_row, second_row and first_mac, second_mac of the two
+    answers in their order; asker_mac (whom they told), first_ns (common clock).
+    """
+    vips = pl.DataFrame(
+        sorted({item.vip for item in case.topology.services if item.vip}),
+        schema={"sender_hi": pl.UInt64, "sender_lo": pl.UInt64},
+        orient="row",
+    )
+    return pl.concat(
+        [pl.DataFrame(schema=_SHAPE), *(_at(case, item.index, vips) for item in case.vantages)]
+    )
+
+
+def _at(case: Case, index: int, vips: pl.DataFrame) -> pl.DataFrame:
+    tables = case.vantages[index]
+    key = ["sender_hi", "sender_lo", "eth_dst"]
+    answers = (
+        tables.arp.filter(
+            pl.col("op").cast(pl.String).is_in(["reply", "advertisement"]),
+            ~pl.col("gratuitous"),
+            pl.col("sender_mac").is_not_null(),
+        )
+        .join(vips, on=["sender_hi", "sender_lo"], how="semi")
+        .join(
+            tables.packets.select("time_ns", "eth_dst").with_row_index("row"),
+            on="row",
+        )
+        .sort("row")
+    )
+    return (
+        answers.with_columns(
+            pl.col(name).shift(1).over(key).alias(f"before_{name}")
+            for name in ("row", "sender_mac", "time_ns")
+        )
+        .filter(
+            pl.col("sender_mac") != pl.col("before_sender_mac"),
+            pl.col("time_ns") - pl.col("before_time_ns") < TOGETHER_NS,
+        )
+        .select(
+            pl.lit(index, pl.UInt16).alias("vantage"),
+            pl.col("sender_hi").alias("vip_hi"),
+            pl.col("sender_lo").alias("vip_lo"),
+            pl.col("before_row").alias("first_row"),
+            pl.col("row").alias("second_row"),
+            pl.col("before_sender_mac").alias("first_mac"),
+            pl.col("sender_mac").alias("second_mac"),
+            pl.col("eth_dst").alias("asker_mac"),
+            case.clocks.common_time(index, "before_time_ns").alias("first_ns"),
+        )
+        .select(pl.col(name).cast(dtype) for name, dtype in _SHAPE.items())
+    )
+
+
+def answered(case: Case) -> dict[tuple[int, int], int]:
+    """Return per VIP how many answers to a question about it were captured."""
+    asked = pl.concat(
+        [
+            vantage.arp.filter(
+                pl.col("op").cast(pl.String).is_in(["reply", "advertisement"]),
+                ~pl.col("gratuitous"),
+            ).select("sender_hi", "sender_lo")
+            for vantage in case.vantages
+        ]
+    )
+    counted = asked.drop_nulls().group_by("sender_hi", "sender_lo").len()
+    return {(hi, lo): count for hi, lo, count in counted.iter_rows()}
+
+
+def frames_to(case: Case, vip: tuple[int, int], asker_mac: int, macs: list[int]) -> pl.DataFrame:
+    """Return the frames for a VIP by whose MAC they went to.
+
+    Columns: mac, frames, vantage, row (the first), connections (list of those they belong to).
+    """
+    legs = case.connections.legs.lazy()
+    parts = [
+        vantage.packets.lazy()
+        .with_row_index("row")
+        .filter(
+            pl.col("dst_hi") == vip[0],
+            pl.col("dst_lo") == vip[1],
+            pl.col("eth_src") == asker_mac,
+            pl.col("eth_dst").is_in(macs),
+        )
+        .join(
+            legs.filter(pl.col("vantage") == vantage.index).select("flow", "connection"),
+            on="flow",
+            how="left",
+        )
+        .group_by(pl.col("eth_dst").alias("mac"))
+        .agg(
+            pl.len().alias("frames"),
+            pl.col("row").min(),
+            pl.col("connection").drop_nulls().unique().sort().alias("connections"),
+        )
+        .with_columns(pl.lit(vantage.index, pl.UInt16).alias("vantage"))
+        for vantage in case.vantages
+    ]
+    return (
+        pl.concat(pl.collect_all(parts))
+        .sort("frames", "vantage", descending=[True, False])
+        .unique("mac", keep="first", maintain_order=True)
+    )

@@ -1,0 +1,127 @@
+"""realserver-ignores-vip needs requests at the realserver's own card, and no answer to any."""
+
+from __future__ import annotations
+
+import pytest
+from pcapdiag.rules import realserver_ignores_vip
+from stories import case, cited, marked
+
+from pcapdiag.result import Clean, Finding, NotExamined
+
+SYNS = (0.0, 1.0, 3.0)
+
+
+def at_director(clients=2, tunnel="", waits=SYNS):
+    """Return a director that serves one client by rs and sends others to rs2."""
+    way = {"rs": f"mac=d>rs{tunnel and f' tun={tunnel}rs'}"}
+    way["rs2"] = f"mac=d>rs2{tunnel and f' tun={tunnel}rs2'}"
+    lines = []
+
+    def passed(at, packet, target):
+        lines.append(f"{at} {packet} mac=x>d")
+        lines.append(f"{at + 0.0001:.4f} copy {len(lines)} ttl=63 {way[target]}")
+
+    def served(at, client):
+        passed(at, f"{client}>s S seq=0 mss=1460", "rs")
+        passed(at + 0.01, f"{client}>s A seq=1 ack=1", "rs")
+        passed(at + 0.02, f"{client}>s PA seq=1 ack=1 len=80", "rs")
+
+    served(0.0, "c:40001")
+    for wait in waits:
+        for number in range(clients):
+            passed(10 + wait + 0.1 * number, f"c2:{41000 + number}>s S seq=0 mss=1460", "rs2")
+    served(14.0, "c:40002")
+    lines.append("20.0 x>d arp request who=d")
+    return "\n".join(lines)
+
+
+def at_realserver(clients=2, *, extra="", to="rs2", answered=False, waits=SYNS):
+    """Return what rs2 sees of the requests; without answers unless told otherwise."""
+    lines = []
+    identity = 0
+    for wait in waits:
+        for number in range(clients):
+            identity += 1
+            client = f"c2:{41000 + number}"
+            mark = " !" if wait == 0 else ""
+            lines.append(
+                f"{10.0003 + wait + 0.1 * number:.4f} {client}>s S seq=0 mss=1460 ttl=63 "
+                f"id={identity} mac=d>{to}{extra}{mark}"
+            )
+            if answered:
+                lines.append(
+                    f"{10.001 + wait + 0.1 * number:.4f} s>{client} SA seq=0 ack=1 mac=rs2>x"
+                )
+    lines.append("20.0 rs2>d arp reply is=rs2")
+    return "\n".join(lines)
+
+
+def judge(**texts):
+    """Return the rule's findings, clean verdicts and questions not examined."""
+    outcomes = list(realserver_ignores_vip.check(case(**texts)))
+    return (
+        [item for item in outcomes if isinstance(item, Finding)],
+        [item for item in outcomes if isinstance(item, Clean)],
+        [item for item in outcomes if isinstance(item, NotExamined)],
+    )
+
+
+def test_requests_that_arrive_and_are_not_answered():
+    """Each is cited where it arrives; nothing else than the VIP is likely."""
+    texts = {"director": at_director(), "rs2": at_realserver()}
+    (finding,), _, _ = judge(**texts)
+    assert finding.cause.code == "vip-not-configured"
+    assert cited(finding) == marked(**texts)
+    assert finding.flow_count == 2
+    assert "rs2" in finding.hosts["realserver"]
+    assert finding.facts["requests_at_realserver"] == 6
+
+
+@pytest.mark.parametrize(
+    ("source", "code"), [("d", "dropped-in-tunnel"), ("s", "unexpected-outer-source")]
+)
+def test_in_a_tunnel_the_outer_source_tells(source, code):
+    """From the director's own address it is the tunnel device; from the VIP it is the source."""
+    texts = {
+        "director": at_director(tunnel=f"ipip:{source}>"),
+        "rs2": at_realserver(extra=f" tun=ipip:{source}>rs2"),
+    }
+    (finding,), _, _ = judge(**texts)
+    assert finding.cause.code == code
+    assert finding.facts["tunnelled"] is True
+
+
+def test_requests_that_are_answered_are_not_ignored():
+    """The answers may be lost behind the realserver; it did its part."""
+    texts = {"director": at_director(), "rs2": at_realserver(answered=True)}
+    findings, clean, _ = judge(**texts)
+    assert findings == []
+    assert len(clean) == 1
+
+
+def test_one_client_alone_does_not_blame_the_realserver():
+    """Two must have waited in vain."""
+    texts = {"director": at_director(clients=1), "rs2": at_realserver(clients=1)}
+    assert judge(**texts)[0] == []
+
+
+@pytest.mark.parametrize(("third", "found"), [(2.4, 0), (2.6, 1)])
+def test_three_requests_take_three_seconds(third, found):
+    """What comes sooner is no repetition of TCP's."""
+    waits = (0.0, 1.0, third)
+    texts = {"director": at_director(waits=waits), "rs2": at_realserver(waits=waits)}
+    assert len(judge(**texts)[0]) == found
+
+
+def test_frames_for_another_host_were_overheard():
+    """A card in promiscuous mode sees what a switch floods."""
+    texts = {"director": at_director(), "rs1": at_realserver()}
+    heard = texts["rs1"].replace("rs2>d arp reply is=rs2", "rs>d arp reply is=rs")
+    assert judge(director=texts["director"], rs1=heard)[0] == []
+
+
+def test_without_the_realservers_capture_nothing_was_examined():
+    """Whether requests reach it is not seen at the director."""
+    findings, clean, missing = judge(director=at_director())
+    assert (findings, clean) == ([], [])
+    assert "realserver" in missing[0].capture_command

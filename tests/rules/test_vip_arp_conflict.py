@@ -1,0 +1,91 @@
+"""vip-arp-conflict needs two answers to one question; a change of owner is none."""
+
+from __future__ import annotations
+
+import pytest
+from pcapdiag.rules import vip_arp_conflict
+from stories import case, cited, marked
+
+from pcapdiag.result import Clean, Finding, NotExamined
+
+DR = """
+0.000 c>s S seq=0 mss=1460 mac=x>d
+0.0001 copy 1 ttl=63 mac=d>rs
+0.002 c>s A seq=1 ack=1 mac=x>d
+0.0021 copy 3 ttl=63 mac=d>rs
+"""
+
+
+def at_router(second="rs", gap=0.001, address="s"):
+    """Return a router's capture in which two answer for an address."""
+    return f"""
+0.000 c>s S seq=0 mss=1460 mac=x>d
+0.002 c>s A seq=1 ack=1 mac=x>d
+5.000 x>* arp request who={address}
+5.001 d>x arp reply is={address} !
+{5.001 + gap} {second}>x arp reply is={address} !
+6.000 c>s PA seq=1 ack=1 len=10 mac=x>{second}
+"""
+
+
+def judge(**texts):
+    """Return the rule's findings, clean verdicts and questions not examined."""
+    outcomes = list(vip_arp_conflict.check(case(**texts)))
+    return (
+        [item for item in outcomes if isinstance(item, Finding)],
+        [item for item in outcomes if isinstance(item, Clean)],
+        [item for item in outcomes if isinstance(item, NotExamined)],
+    )
+
+
+def test_a_realserver_that_answers_for_the_vip_is_named():
+    """Both answers are cited, and the frame that went astray with its connection."""
+    texts = {"director": DR, "router": at_router()}
+    (finding,), _, _ = judge(**texts)
+    assert finding.cause.code == "realserver-answers"
+    assert cited(finding) == marked(**texts)
+    assert cited(finding, "related") == {("router", 6)}
+    assert [flow.client for flow in finding.flows] == ["198.51.100.20:40000"]
+    assert "arp_ignore=1" in finding.remedies[0].commands[0]
+
+
+def test_a_stranger_is_not_called_a_realserver():
+    """A MAC that nobody knows is told as such."""
+    (finding,), _, _ = judge(director=DR, router=at_router(second="r"))
+    assert finding.cause.code == "stranger-answers"
+
+
+@pytest.mark.parametrize(("gap", "found"), [(0.999, 1), (1.001, 0)])
+def test_two_answers_belong_to_one_question_for_a_second(gap, found):
+    """Later the owner may have changed."""
+    assert len(judge(director=DR, router=at_router(gap=gap))[0]) == found
+
+
+def test_a_change_of_mastership_is_no_conflict():
+    """Gratuitous ARP of the new master, however often, and its answers afterwards."""
+    moved = DR + (
+        "5.0 x>* arp request who=s\n5.001 d>x arp reply is=s\n"
+        "5.1 r>* vrrp is=s\n5.1001 r>* arp announce is=s\n5.2 r>* arp announce is=s\n"
+        "9.0 x>* arp request who=s\n9.001 r>x arp reply is=s\n"
+    )
+    findings, clean, _ = judge(director=moved)
+    assert findings == []
+    assert clean[0].examined.packets == 2
+
+
+def test_different_answers_to_different_askers_are_no_conflict():
+    """Bonding may tell each asker another card."""
+    text = DR + "5.0 d>x arp reply is=s\n5.001 rs>c arp reply is=s\n"
+    assert judge(director=text)[0] == []
+
+
+def test_an_address_that_is_no_vip_does_not_matter():
+    """Two owners of another address are somebody else's trouble."""
+    assert judge(director=DR, router=at_router(address="r"))[0] == []
+
+
+def test_without_an_answer_nothing_was_examined():
+    """The router's capture would show them."""
+    findings, clean, missing = judge(director=DR)
+    assert (findings, clean) == ([], [])
+    assert "arp" in missing[0].capture_command
