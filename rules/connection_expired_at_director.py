@@ -159,14 +159,9 @@ def _is_a_connection() -> pl.Expr:
     A packet without data of which nothing was seen before may be a scan; one that follows the
     client's own FIN or reset at once belongs to nothing that anybody misses.
     """
-    return (
-        pl.when(pl.col("cause") == "entry-unknown")
-        .then(pl.col("answered_payload").fill_null(0) > 0)
-        .otherwise(
-            (pl.col("before_count") >= 2)
-            & ~(pl.col("client_closed") & (pl.col("cause") == "entry-gone-early"))
-        )
-    )
+    lived = (pl.col("before_count") >= 2) | (pl.col("answered_payload").fill_null(0) > 0)
+    over = pl.col("client_closed").fill_null(value=False) & (pl.col("cause") == "entry-gone-early")
+    return lived & ~over
 
 
 def _finding(case: Case, rows: pl.DataFrame) -> Finding:
@@ -234,9 +229,7 @@ def _cause(code: str, shortest: float | None, longest: float | None, change: str
         if shortest is not None
         else "an unknown time"
     )
-    moved = {"vrrp": "VRRP says", "arp": "a gratuitous ARP says"}.get(
-        change or "", "the packets' MAC says"
-    )
+    moved = {"vrrp": "VRRP says", "arp": "its ARP says"}.get(change or "", "the packets' MAC says")
     return Cause(
         code=code,
         text={

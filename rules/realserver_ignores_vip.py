@@ -19,7 +19,8 @@ Evidence
 
 Not this rule
     - A realserver that is not heard of any more (realserver-gone).
-    - One that refuses: a reset or an ICMP error is an answer (service-refused).
+    - One that refuses the request: a reset or an ICMP error is an answer (service-refused). An
+      error about the tunnel's packet is not: it says that no device takes it.
     - One that answers some of them: a full backlog or lost packets.
     - Frames for another host that a card in promiscuous mode saw.
     - LVS-NAT, where requests carry the realserver's own address.
@@ -102,6 +103,9 @@ def check(case: Case) -> Iterator[Outcome]:
         if finding:
             found.add(group["service_name"])
             yield finding
+    for finding in _without_device(case):
+        found.add(finding.scope.service)
+        yield finding
     yield from _rest(case, found)
 
 
@@ -221,6 +225,58 @@ def _evidence(case: Case, rows: pl.DataFrame) -> tuple[Evidence, ...]:
     for row in rows.head(MAX_CITED).iter_rows(named=True):
         cited.extend(_of_connection(case, row))
     return tuple(cited)
+
+
+def _without_device(case: Case) -> Iterator[Finding]:
+    """Find realservers that refuse the tunnel itself: no device takes its packets.
+
+    tunnel4_rcv and gre_rcv say port or protocol unreachable about the outer packet.
+    """
+    refused = case.unreachables.filter(
+        "about_tunnel", pl.col("says") == "port", pl.col("method") == "tun"
+    )
+    keys = ["service_name", "src_hi", "src_lo"]
+    groups = refused.group_by(keys).len().sort("len", *keys, descending=[True, *[False] * 3])
+    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
+        rows = refused.filter(*(pl.col(key).eq_missing(group[key]) for key in keys))
+        first = rows.row(0, named=True)
+        service = first["service_name"]
+        name = case.host_of_address(first["src_hi"], first["src_lo"])
+        connections = rows["connection"].unique(maintain_order=True).to_list()
+        cited: list[Evidence] = []
+        for row in rows.head(MAX_CITED).iter_rows(named=True):
+            note = "port unreachable about the tunnel's packet, not about the client's"
+            cited.extend(case.evidence("primary", row["seen_vantage"], [row["seen_row"]], note))
+        cause = Cause(
+            code="no-tunnel-device",
+            text="it has no tunnel device that is up, and says so about the tunnel's packets",
+        )
+        yield Finding(
+            title=f"{name} takes nothing out of its tunnel ({service})",
+            summary=(
+                f"{len(connections)} connection{'s' * (len(connections) != 1)} of {service} were "
+                f"refused by {name} with port unreachable about the outer packet: {cause.text}."
+            ),
+            cause=cause,
+            severity=Severity.HIGH,
+            confidence=Confidence.HIGH,
+            evidence=tuple(cited),
+            evidence_count=rows.height,
+            scope=Scope(service=service, realserver=name, direction="to-realserver"),
+            hosts={"realserver": name},
+            flows=case.flow_refs(connections),
+            flow_count=len(connections),
+            examined_count=case.connection_count(service),
+            first_seen_ns=rows["first_ns"].min(),  # type: ignore[arg-type]
+            last_seen_ns=rows["first_ns"].max(),  # type: ignore[arg-type]
+            count=rows.height,
+            facts={"realserver": name, "connections": len(connections), "tunnelled": True},
+            alternatives=("A REJECT rule for the tunnel's protocol: iptables -vnL INPUT tells.",),
+            remedies=(ipvs_remedies.hold_vip(name, tunnelled=True),),
+            verify=("ip -d link show type ipip  # realserver: tunl0 is UP",),
+            filters=Filters(wireshark="icmp.type == 3", tcpdump="icmp[icmptype] == 3"),
+            references=("net/ipv4/tunnel4.c, tunnel4_rcv",),
+        )
 
 
 def _of_connection(case: Case, row: dict[str, Any]) -> Iterator[Evidence]:

@@ -23,9 +23,12 @@ def frame(case: Case) -> pl.DataFrame:
     """Return one row per sign at a vantage that a virtual address has a new owner, by time.
 
     Columns: vantage, row, time_ns (common clock), by (vrrp: advertisements of its virtual router
-    come from another address than before; arp: another MAC announces it unasked), vip_hi, vip_lo.
-    A first advertisement is no change: nobody can say who was master before.
+    come from another address than before; arp: another MAC speaks from it unasked than spoke for it
+    before), vip_hi, vip_lo. A first advertisement is no change: nobody can say
+    who was master before. What realservers claim is a conflict, not mastership.
     """
+    hosts = [host for host in case.topology.hosts if host.role == "realserver"]
+    realservers = [mac for host in hosts for mac in host.macs]
     parts = [pl.LazyFrame(schema=_CHANGES)]
     for vantage in case.vantages:
         packets = vantage.packets.lazy().with_row_index("row")
@@ -40,11 +43,15 @@ def frame(case: Case) -> pl.DataFrame:
                 pl.col("virtual_lo").alias("vip_lo"),
                 pl.struct("src_hi", "src_lo").hash().alias("owner"),
                 pl.lit("vrrp").alias("by"),
+                pl.lit(value=True).alias("unasked"),
             )
         )
         announcements = (
             vantage.arp.lazy()
-            .filter(pl.col("gratuitous"), pl.col("sender_lo").is_not_null())
+            .filter(
+                pl.col("sender_lo").is_not_null(),
+                ~pl.col("sender_mac").is_in(realservers),
+            )
             .join(packets.select("row", "time_ns"), on="row")
             .select(
                 "row",
@@ -53,6 +60,9 @@ def frame(case: Case) -> pl.DataFrame:
                 pl.col("sender_lo").alias("vip_lo"),
                 pl.col("sender_mac").alias("owner"),
                 pl.lit("arp").alias("by"),
+                (pl.col("gratuitous") | pl.col("op").cast(pl.String).is_in(["request"])).alias(
+                    "unasked"
+                ),
             )
         )
         address = ["by", "vip_hi", "vip_lo"]
@@ -60,7 +70,7 @@ def frame(case: Case) -> pl.DataFrame:
             pl.concat([adverts, announcements])
             .sort("row")
             .with_columns(pl.col("owner").shift(1).over(address).alias("before"))
-            .filter(pl.col("owner") != pl.col("before"))
+            .filter(pl.col("owner") != pl.col("before"), "unasked")
             .select(
                 pl.lit(vantage.index, dtype=pl.UInt16).alias("vantage"),
                 "row",

@@ -41,7 +41,8 @@ def frame(case: Case) -> pl.DataFrame:
     Columns: those of ERROR_MESSAGES and of sights.with_first; says (port | prohibited | host);
     emitter, emitter_by, emitter_mac, emitter_host (sights.emitters, but see _corrected);
     answered_row (the quoted packet at the vantage that saw the message; null: not seen there);
-    quoted_syn (it asks for a connection; null: UDP, or no flags are quoted); service_name,
+    quoted_syn (it asks for a connection; null: UDP, or no flags are quoted); about_tunnel (it
+    quotes the packet inside a tunnel, so that it is the tunnel's end that refuses); service_name,
     method, vip_hi, vip_lo, vip_port.
     """
     messages = case.errors.messages.filter(
@@ -58,6 +59,7 @@ def frame(case: Case) -> pl.DataFrame:
                 pl.lit(vantage.index, dtype=pl.UInt16).alias("seen_vantage"),
                 pl.col("row").alias("seen_row"),
                 pl.col("quoted_row").alias("answered_row"),
+                pl.col("quoted_tunnel").is_not_null().alias("about_tunnel"),
             )
             for vantage in case.vantages
         ]

@@ -125,3 +125,19 @@ def test_without_the_realservers_capture_nothing_was_examined():
     findings, clean, missing = judge(director=at_director())
     assert (findings, clean) == ([], [])
     assert "realserver" in missing[0].capture_command
+
+
+def test_a_tunnel_that_nobody_takes_is_told_by_the_realserver():
+    """Port unreachable about the outer packet means that there is no tunnel device."""
+    text = at_director(tunnel="ipip:d>")
+    numbers = [
+        number
+        for number, line in enumerate(text.splitlines(), 1)
+        if "copy" in line and "rs2" in line
+    ]
+    refused = "\n".join(
+        f"{20 + n}.0 rs2>d icmp 3/3 quote={number} mac=rs2>d !" for n, number in enumerate(numbers)
+    )
+    texts = {"director": f"{text}\n{refused}\n"}
+    findings, _, _ = judge(**texts)
+    assert {finding.cause.code for finding in findings} <= {"no-tunnel-device"}
