@@ -23,8 +23,6 @@ LEADS: Final = {
     "redirect-to-router": ("nat-reply-bypasses-director", "icmp-spoofed"),
     # Whoever answers for the VIP beside the director gets what then seems ignored or forgotten.
     "vip-arp-conflict": ("realserver-ignores-vip", "connection-expired-at-director"),
-    # A tunnel that nobody takes is refused, and the refusal is passed on to the client.
-    "realserver-ignores-vip": ("service-refused",),
     # What loops dies of its TTL, and the errors about it are part of the loop.
     "forwarding-loop": ("icmp-unreachable-not-forwarded",),
     # Packets that the receiver's checksum throws away are packets that nobody answers.

@@ -20,6 +20,8 @@ _COMMON: Final = (
 def frame(case: Case) -> pl.DataFrame:
     """Return one row per connection whose request was refused, the first refusal of each.
 
+    Connections whose tunnel was refused, not they, are left out.
+
     Columns: connection; how (reset | port | prohibited, see unreachables.SAYS); emitter,
     emitter_by, emitter_host; vantage and row of the refusal, first_ns (common clock); answered_row
     (the request at that vantage; null: not seen there); refusals (how many the connection got);
@@ -45,7 +47,11 @@ def frame(case: Case) -> pl.DataFrame:
     resets = case.resets.filter("answered_syn").select(
         *(pl.lit("reset").alias(name) if name == "how" else pl.col(name) for name in _COMMON)
     )
-    every = pl.concat([errors, resets], how="vertical_relaxed")
+    # A tunnel that nobody takes is refused for its own sake, and the refusal is passed on.
+    tunnel = case.unreachables.filter("about_tunnel").select("connection")
+    every = pl.concat([errors, resets], how="vertical_relaxed").join(
+        tunnel, on="connection", how="anti"
+    )
     refusals = every.group_by("connection").len("refusals")
     rows = (
         every.sort("connection", pl.col("emitter") == "unknown", "vantage", "row")
