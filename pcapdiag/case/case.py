@@ -335,10 +335,15 @@ class Case:
 
     @cached_property
     def sums_verified(self) -> tuple[int, ...]:
-        """Return, for each vantage, how many TCP and UDP checksums could be verified."""
+        """Return, for each vantage, of how many TCP and UDP packets the checksum could be verified.
+
+        A packet that a vantage saw again, forwarded or captured twice, is one.
+        """
         return tuple(
-            item.sums.filter(pl.col("verdict") != "unverifiable", ~pl.col("partial")).height
-            for item in self.verified_sums
+            vantage.packets["copy_of"][
+                item.sums.filter(pl.col("verdict") != "unverifiable", ~pl.col("partial"))["row"]
+            ].null_count()
+            for vantage, item in zip(self.vantages, self.verified_sums, strict=True)
         )
 
     @cached_property

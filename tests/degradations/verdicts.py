@@ -95,11 +95,13 @@ def findings(truth: dict[str, Any], analysis: Analysis) -> list[tuple[Any, ...]]
     )
 
 
-def _cited(analysis: Analysis, finding: Finding) -> set[tuple[str, str, int]]:
+def _cited(analysis: Analysis, finding: Finding) -> set[tuple[str, int]]:
+    """Return the frames that prove a finding; which others support it depends on who took them."""
     cited = set()
     for item in finding.evidence:
-        capture = analysis.paths[item.file]
-        cited.add((item.role, capture.file, capture.frames[item.frame - 1].number))
+        if item.role == "primary":
+            capture = analysis.paths[item.file]
+            cited.add((capture.file, capture.frames[item.frame - 1].number))
     return cited
 
 
@@ -157,7 +159,7 @@ def _fault(
         right = {
             host for entry in entries for host in (*entry["hosts"], *entry.get("may_hosts", ()))
         }
-        named = _hosts(hosts, truths.words_of((finding.scope.realserver, *finding.hosts.values())))
+        named = _hosts(hosts, truths.words_of((finding.scope.realserver, *_blamed(finding))))
         accused = _hosts(hosts, truths.words_of((finding.hosts.get("emitter"),)))
         if (named and not named & right) or accused - right:
             return f"names {sorted(named)}"
@@ -167,6 +169,12 @@ def _fault(
         if others:
             return f"connections {sorted(others)}"
     return None
+
+
+def _blamed(finding: Finding) -> list[object]:
+    """Return what a finding calls hosts; who sent a message need not be who broke its checksum."""
+    innocent = {"sender"} if finding.rule == "icmp-checksum-burst" else set()
+    return [value for key, value in finding.hosts.items() if key not in innocent]
 
 
 def _hosts(hosts: dict[str, set[str]], words: set[str]) -> set[str]:
