@@ -52,7 +52,8 @@ def tunnel_down_tun(lab: Lab) -> None:
     lab.expect({flow.error for flow in hit} == {"connection refused"}, "and the clients are told")
     complaint = f"icmp[0:2] == 0x0303 and src host {lab.made.rip(2)}"
     relayed = f"icmp[0:2] == 0x0303 and src host {lab.made.plan.vip}"
-    lab.must("realserver-ignores-vip", flows=hit, hosts=["rs2"], cited={"rs2.pcap": "ip proto 4"})
+    cited = {"rs2.pcap": "ip proto 4", "director.pcap": "icmp[0:2] == 0x0303"}
+    lab.must("realserver-ignores-vip", flows=hit, hosts=["rs2"], cited=cited)
     lab.may("service-refused")
     lab.look("rs2.pcap", complaint, "the kernel has no tunnel for it, and says so to the director")
     lab.look("director.pcap", relayed, "ip_vs says it again to the clients, from the VIP")
