@@ -209,31 +209,38 @@ def _cast_vantage(
             )
         sure: Confidence = "high" if proven else "medium"
         return VantageRole(name, cast("Role", found), "inferred", reason, sure)
-    if found not in {"unknown", label} and proven:
-        if found in {"director", "realserver"}:
-            return VantageRole(
-                name,
-                "unknown",
-                "refuted",
-                f"labelled {label}, but its packets show a {found}: {reason}",
-            )
-        if found == "router" and label in {"director", "realserver"}:
-            return VantageRole(
-                name,
-                "unknown",
-                "refuted",
-                f"labelled {label}, but its packets show a router: {reason}",
-            )
-    asked = _asks_for_a_vip(observed, evidence, mine)
-    if label == "director" and asked is not None and not (found == "director" and proven):
-        return VantageRole(
-            name,
-            "unknown",
-            "refuted",
-            f"labelled director, but it asks who has {ip_text(*asked)}, which another host owns",
-        )
+    refuted = _refuted(observed, evidence, index, label, mine, roles, (found, reason, proven))
+    if refuted is not None:
+        return VantageRole(name, "unknown", "refuted", f"labelled {label}, but {refuted}")
     shown: Confidence = "high" if found == label and proven else "medium"
     return VantageRole(name, cast("Role", label), "given", "its label says so", shown)
+
+
+def _refuted(
+    observed: Observed,
+    evidence: Evidence,
+    index: int,
+    label: str,
+    mine: frozenset[int],
+    roles: Cast,
+    shown: tuple[str, str, bool],
+) -> str | None:
+    """Return what the packets show instead of what a label says; None: nothing else for sure."""
+    found, reason, proven = shown
+    if found not in {"unknown", label} and proven:
+        if found in {"director", "realserver"}:
+            return f"its packets show a {found}: {reason}"
+        if found == "router" and label in {"director", "realserver"}:
+            return f"its packets show a router: {reason}"
+    ends = [roles.roles.get(mac) for mac in sorted(observed.macs.either[index])]
+    other = bool(ends) and all(end and end[0] != label for end in ends)
+    if not mine and other and any(end and end[2] for end in ends):
+        kinds = " and a ".join(sorted({end[0] for end in ends if end}))
+        return f"all its frames run between a {kinds}"
+    asked = _asks_for_a_vip(observed, evidence, mine)
+    if label == "director" and asked is not None and not (found == "director" and proven):
+        return f"it asks who has {ip_text(*asked)}, which another host owns"
+    return None
 
 
 def _asks_for_a_vip(observed: Observed, evidence: Evidence, mine: frozenset[int]) -> Address | None:

@@ -426,3 +426,24 @@ def test_a_link_between_two_routers_was_captured_at_a_router() -> None:
         ("director", "given"),
         ("router", "inferred"),
     ]
+
+
+def test_a_label_that_neither_end_of_a_link_can_have_is_refuted(cluster, analyse) -> None:
+    """A "realserver" whose frames all run between the router and the director of NAT is none."""
+    net = cluster(method="nat", rport=8080)
+    net.arp()
+    for name in ("rs1", "rs2", "rs1"):
+        net.connect(name)
+    outside = net.recorders["director"]
+    vips = {net.address["vip"][1]}
+    outside.without(
+        {
+            n
+            for n, row in enumerate(outside.rows)
+            if not {row.get("src_lo"), row.get("dst_lo")} & vips
+        }
+    )
+    net.recorders["director"], net.recorders["rs2"] = net.recorders["rs2"], outside
+    found = analyse(net.tables("rs1", "rs2", "router"))
+    assert found.roles() == ["realserver/given", "unknown/refuted", "router/given"]
+    assert any("between a director and a router" in note for note in found.topology.notes)
