@@ -33,6 +33,8 @@ def build(folder: Path) -> None:
     browse(lab, clients=clients, start_s=0.3, every_s=0.9, count=8)
     lab.capture_all("director", "rs1", "router", client="client-a")
     lab.run(12)
+    # rs2 hands requests to the director as a director does to a realserver: it counts as one.
+    lab.director.services[0].realservers.append("203.0.113.2")
     hit = [flow for flow in lab.flows if not flow.ok]
     looping = every(of(*hit), lambda seen: seen.ip is not None and seen.ip.ttl < 60)
     write_sample(
