@@ -1,6 +1,6 @@
 """Spoilt samples say what they did when last stored, or more; never anything wrong.
 
-Each sample is spoilt in one way here, another for each; `PCAPDIAG_DEGRADATIONS=all` tries all.
+Some samples are spoilt here, each in one way; `PCAPDIAG_DEGRADATIONS=all` tries all ways of all.
 `python tests/degradations/matrix.py --update` stores what is new.
 """
 
@@ -14,15 +14,19 @@ import pytest
 
 SAMPLES = matrix.samples()
 ALL = os.environ.get("PCAPDIAG_DEGRADATIONS") == "all"
+FEW = 30
+"""Samples that are spoilt where not all are: a second or two of each."""
+
+CHOSEN = SAMPLES if ALL else SAMPLES[:: -(-len(SAMPLES) // FEW)]
 
 
 def _one_of(sample):
     """Return the name of one degradation: neighbours get neighbouring ones, so that all occur."""
     names = [item.name for item in matrix.pairs(sample)]
-    return frozenset({names[SAMPLES.index(sample) % len(names)]})
+    return frozenset({names[CHOSEN.index(sample) % len(names)]})
 
 
-@pytest.mark.parametrize("sample", SAMPLES)
+@pytest.mark.parametrize("sample", CHOSEN)
 def test_spoilt_samples_say_nothing_wrong_and_no_less_than_before(sample):
     """A lossless degradation changes no finding; others may cost some, as stored."""
     found = matrix.run(sample, None if ALL else _one_of(sample))
