@@ -62,7 +62,7 @@ def cast_macs(
         for mac in mine if label is not None else ():
             roles.give(mac, str(label), f'the capture "{vantage.name}" is its own', proven=False)
     _inferred(evidence, roles, proven=False)
-    _around(vantages, evidence, roles)
+    _around(vantages, observed, evidence, roles)
     # Who is a router or a client may settle whose capture one of two MACs took.
     own = tuple(
         mine or _resolve(vantage, observed, evidence, index, labels[index], roles)
@@ -79,7 +79,9 @@ def _inferred(evidence: Evidence, roles: Cast, *, proven: bool) -> None:
                 roles.give(mac, role, reason, proven)
 
 
-def _around(vantages: Sequence[VantageTables], evidence: Evidence, roles: Cast) -> None:
+def _around(
+    vantages: Sequence[VantageTables], observed: Observed, evidence: Evidence, roles: Cast
+) -> None:
     """Give roles to routers and clients: who brings requests for a VIP and takes its answers."""
     vips = pl.DataFrame(
         sorted(evidence.vips()), schema={"resp_hi": pl.UInt64, "resp_lo": pl.UInt64}, orient="row"
@@ -103,7 +105,12 @@ def _around(vantages: Sequence[VantageTables], evidence: Evidence, roles: Cast) 
     direct = {key[1] for key, found in evidence.services.items() if found.method in {"dr", "tun"}}
     is_nat = ~pl.col("resp_lo").is_in([low for _, low in direct])
     # Who hands requests to a realserver itself is a director, or a router that was led astray.
-    past = pl.col("orig_eth_dst").is_in(list(evidence.realservers)).fill_null(False)
+    # The same holds for who brings them inside a tunnel.
+    wrapping = observed.tunnelled.filter("by_orig").get_column("eth_src").drop_nulls().unique()
+    past = pl.any_horizontal(
+        pl.col("orig_eth_dst").is_in(list(evidence.realservers)),
+        pl.col("orig_eth_src").is_in(wrapping.implode()),
+    ).fill_null(False)
     found = flows.select(
         pl.col("orig_eth_src").filter(pl.col("far") & ~past).unique().implode().alias("bring"),
         pl.col("resp_eth_dst").filter(pl.col("far")).unique().implode().alias("take"),
