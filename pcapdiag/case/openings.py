@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag.cluster import gaps
 from pcapdiag.cluster.coverage import MARGIN_NS
 from pcapdiag.protocols import IpProto, TcpFlag
 
@@ -68,9 +69,12 @@ def _at(case: Case, index: int) -> pl.DataFrame:
         "connection", "tcp_seq", "ip_id", pl.col("row").alias("translated_row")
     ).unique(["connection", "tcp_seq", "ip_id"], keep="first")
     spans = case.coverage.egress_spans.filter(pl.col("vantage") == index)
+    pauses = case.coverage.egress_gaps.filter(pl.col("vantage") == index).drop("vantage")
+    paused = gaps.follows(front, pauses, "time_ns", ["service"], MARGIN_NS)
     time = pl.col("time_ns")
     return (
-        front.join(passages, on="row", how="left")
+        front.with_columns(paused.alias("paused"))
+        .join(passages, on="row", how="left")
         .join(translated, on=["connection", "tcp_seq", "ip_id"], how="left", nulls_equal=True)
         .join(spans.select("service", "from_ns", "until_ns"), on="service", how="left")
         .join(_closed(case, index), on="flow", how="left")
@@ -81,7 +85,11 @@ def _at(case: Case, index: int) -> pl.DataFrame:
             .otherwise("passed_row")
             .alias("out_row"),
             pl.int_range(pl.len(), dtype=pl.UInt32).over("connection").alias("attempt"),
-            ((time >= pl.col("from_ns")) & (time + MARGIN_NS <= pl.col("until_ns")))
+            (
+                (time >= pl.col("from_ns"))
+                & (time + MARGIN_NS <= pl.col("until_ns"))
+                & ~pl.col("paused")
+            )
             .fill_null(value=False)
             .alias("visible"),
             pl.lit(index).alias("vantage"),

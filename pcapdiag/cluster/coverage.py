@@ -1,9 +1,9 @@
 """What a vantage could have seen: absence proves something only where presence would have shown.
 
-Looked at are the span of its captures on the common clock, their filters (written in the file, or
-inferred from what is in it), the interfaces on which forwarded packets leave, drop counters, and
-how much the
-capture lost by its own account: bytes that TCP shows to have existed and that no frame holds.
+Looked at are the span of its captures on the common clock and the gaps between them, their filters
+(written in the file, or inferred from what is in it), the interfaces on which forwarded packets
+leave, drop counters, and how much the capture lost by its own account: bytes that TCP shows to have
+existed and that no frame holds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag.addresses import ip_text
-from pcapdiag.cluster import losses
+from pcapdiag.cluster import gaps, losses
 from pcapdiag.cluster.egress import common_span, leaving
 from pcapdiag.cluster.orientation import oriented
 from pcapdiag.protocols import IpProto
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pcapdiag.cluster.clock import Clocks
+    from pcapdiag.cluster.gaps import Span
     from pcapdiag.cluster.losses import Loss
     from pcapdiag.cluster.parts import Address
     from pcapdiag.cluster.topology import Topology
@@ -91,7 +92,7 @@ class Coverage:
             return Visibility(False, f"the capture at {name} began later")
         if time_ns + margin_ns > span[1] + error:
             return Visibility(False, f"the capture at {name} ended before or just then")
-        return Visibility(True, f"{name} was capturing then")
+        return self._between_files(vantage, time_ns - error, time_ns + margin_ns + error)
 
     def capture_ends_after(
         self, vantage: int, time_ns: int, margin_ns: int = MARGIN_NS
@@ -145,11 +146,7 @@ class Coverage:
         """
         rows = [
             (index, number, packets, *common_span(self.vantages[index], captures))
-            for index, role in enumerate(self.topology.roles)
-            if role.role == "director"
-            for number, packets, captures in leaving(
-                oriented(self.vantages)[index], index, self.topology
-            )
+            for index, number, packets, captures in self._leaving
         ]
         return pl.DataFrame(
             rows,
@@ -163,6 +160,22 @@ class Coverage:
             orient="row",
         )
 
+    @cached_property
+    def egress_gaps(self) -> pl.DataFrame:
+        """Return when the captures of `egress_spans` pause: vantage, service, gap_from_ns, ..."""
+        return gaps.table(
+            [
+                (index, number, *gap)
+                for index, number, _, captures in self._leaving
+                for gap in gaps.between(self.vantages[index], captures)
+            ]
+        )
+
+    @cached_property
+    def pauses(self) -> tuple[list[Span], ...]:
+        """Return when each vantage captured nothing, between its files (vantage's own clock)."""
+        return tuple(gaps.between(vantage) for vantage in self.vantages)
+
     def loss(self, vantage: int) -> Loss:
         """Return how much of what passed a vantage its captures lost."""
         return self._losses[vantage]
@@ -170,6 +183,25 @@ class Coverage:
     def absence_is_proof(self, vantage: int, count: int) -> bool:
         """Return whether `count` packets, none of which was seen, cannot all have been lost."""
         return count > 0 and self.loss(vantage).upper ** count < PROOF
+
+    def _between_files(self, vantage: int, begin_ns: int, end_ns: int) -> Visibility:
+        """Return whether the files of a vantage leave no gap within a time."""
+        name = self.vantages[vantage].name
+        for gap in self.pauses[vantage]:
+            first, last = (self.clocks.common(vantage, edge) for edge in gap)
+            if first is not None and last is not None and first < end_ns and begin_ns < last:
+                return Visibility(False, f"the capture at {name} pauses then, between two files")
+        return Visibility(True, f"{name} was capturing then")
+
+    @cached_property
+    def _leaving(self) -> list[tuple[int, int, int, frozenset[int]]]:
+        """Return (vantage, service, packets, captures) of what is seen leaving directors."""
+        return [
+            (index, *seen)
+            for index, role in enumerate(self.topology.roles)
+            if role.role == "director"
+            for seen in leaving(oriented(self.vantages)[index], index, self.topology)
+        ]
 
     @cached_property
     def _icmp(self) -> tuple[Visibility, ...]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag.cluster import gaps
 from pcapdiag.cluster.coverage import MARGIN_NS
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def reissued(table: pl.DataFrame, sights: pl.DataFrame, errors: ErrorCrossings) 
 
 
 def egress(table: pl.DataFrame, coverage: Coverage, directors: Sequence[int]) -> pl.DataFrame:
-    """Add visible (the service is seen leaving), lasting (long enough after) and intact."""
+    """Add visible (the service is seen leaving), lasting (for long enough after) and intact."""
     spans = coverage.egress_spans
     clocks = coverage.clocks
     parts = []
@@ -166,6 +167,8 @@ def egress(table: pl.DataFrame, coverage: Coverage, directors: Sequence[int]) ->
                     (pl.col("until_ns") + shift).alias("egress_until_ns"),
                     pl.lit(not loss.dropped and share < NOTABLE_LOSS).alias("intact"),
                     pl.lit(index == at).alias("here"),
+                    pl.lit(at, pl.UInt16).alias("at"),
+                    pl.lit(shift).alias("shift"),
                 )
             )
     seen = (
@@ -174,14 +177,24 @@ def egress(table: pl.DataFrame, coverage: Coverage, directors: Sequence[int]) ->
         .unique(["vantage", "service"], keep="first", maintain_order=True)
     )
     time = pl.col("in_time_ns")
+    pauses = seen.join(
+        coverage.egress_gaps, left_on=["at", "service"], right_on=["vantage", "service"]
+    ).select("vantage", "service", pl.col("gap_from_ns", "gap_until_ns") + pl.col("shift"))
+    paused = gaps.follows(table, pauses, "in_time_ns", ["vantage", "service"], MARGIN_NS)
     return (
-        table.join(seen, on=["vantage", "service"], how="left", maintain_order="left")
+        table.with_columns(paused.alias("paused"))
+        .join(
+            seen.drop("at", "shift"), on=["vantage", "service"], how="left", maintain_order="left"
+        )
         .with_columns(
             pl.col("egress_from_ns").is_not_null().alias("visible"),
             (
-                (time >= pl.col("egress_from_ns")) & (time + MARGIN_NS <= pl.col("egress_until_ns"))
+                (time >= pl.col("egress_from_ns"))
+                & (time + MARGIN_NS <= pl.col("egress_until_ns"))
+                & ~pl.col("paused")
             ).alias("lasting"),
             pl.col("intact").fill_null(False),
         )
         .with_columns(pl.col("lasting").fill_null(False))
+        .drop("paused")
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag.cluster import entries
+from pcapdiag.cluster import entries, gaps
 from pcapdiag.cluster.coverage import MARGIN_NS
 from pcapdiag.cluster.egress import common_span
 from pcapdiag.protocols import IpProto
@@ -311,9 +311,12 @@ def coverages(
         schema={"vantage": pl.UInt16, "whole_from_ns": pl.Int64, "whole_until_ns": pl.Int64},
         orient="row",
     )
-    going_on = pl.col("in_time_ns") + MARGIN_NS <= pl.col("whole_until_ns")
+    pauses = gaps.table([(index, 0, *gap) for index in directors for gap in coverage.pauses[index]])
+    paused = gaps.follows(judged, pauses.drop("service"), "in_time_ns", ["vantage"], MARGIN_NS)
+    going_on = (pl.col("in_time_ns") + MARGIN_NS <= pl.col("whole_until_ns")) & ~pl.col("paused")
     return (
-        judged.join(services, on="service", how="left", maintain_order="left")
+        judged.with_columns(paused.alias("paused"))
+        .join(services, on="service", how="left", maintain_order="left")
         .join(ends, on="vantage", how="left", maintain_order="left")
         .with_columns(
             pl.when("by_client")

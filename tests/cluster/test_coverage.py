@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from pcapdiag.cluster import gaps
 from pcapdiag.cluster.coverage import filter_keeps_icmp
 
 SECOND = 1_000_000_000
+MS = 1_000_000
 
 
 @pytest.mark.parametrize(
@@ -204,3 +206,71 @@ def test_rings_cover_from_first_to_last_file(cluster) -> None:
         ids = tuple(range(len(spans)))
         several = replace(tables, captures=captures, capture_ids=ids)
         assert common_span(several, frozenset(ids)) == expected
+
+
+def in_files(tables, spans):
+    """Return a vantage's tables as if its files had held a frame a millisecond at these times."""
+    (info,) = tables.captures
+    start = info.first_ns
+    captures = tuple(
+        replace(
+            info,
+            first_ns=start + first * MS,
+            last_ns=start + last * MS,
+            packets=last - first + 1,
+        )
+        for first, last in spans
+    )
+    return replace(tables, captures=captures, capture_ids=tuple(range(len(spans))))
+
+
+@pytest.mark.parametrize(
+    ("spans", "expected"),
+    [
+        ([(0, 1000), (1001, 2000)], []),
+        ([(0, 1000), (1009, 2000)], []),
+        ([(0, 1000), (1011, 2000)], [(1000, 1011)]),
+        ([(3000, 4000), (0, 1000)], [(1000, 3000)]),
+        ([(0, 5000), (100, 200), (3000, 4000)], []),
+    ],
+)
+def test_files_that_follow_late_leave_a_gap(cluster, spans, expected) -> None:
+    """Ten times the mean pause, in whatever order they were named; not where another file runs."""
+    net = cluster()
+    net.connect("rs1")
+    (tables,) = net.tables("director")
+    start = tables.captures[0].first_ns
+    found = gaps.between(in_files(tables, spans))
+    assert [((one - start) // MS, (two - start) // MS) for one, two in found] == expected
+
+
+def test_a_ring_beside_another_fills_none_of_its_gaps(cluster) -> None:
+    """Two interfaces: what one captured on is no word about the other."""
+    net = cluster()
+    net.connect("rs1")
+    (tables,) = net.tables("director")
+    files = in_files(tables, [(0, 1000), (3000, 4000), (0, 4000)])
+    assert gaps.between(files) == []
+    assert len(gaps.between(files, {0, 1})) == 1
+    ring = in_files(tables, [(0, 1000), (3000, 4000), (1001, 2999)])
+    assert gaps.between(ring, {0, 1}) == []
+
+
+def test_a_time_within_a_gap_is_not_covered(cluster, analyse) -> None:
+    """Nor one so shortly before that what follows may have fallen into it."""
+    net = cluster()
+    net.arp()
+    net.connect("rs1")
+    net.wait(10 * SECOND)
+    net.connect("rs1")
+    coverage = analyse([in_files(*net.tables("director"), [(0, 1000), (5000, 9000)])]).coverage
+    start = coverage.span(0)[0]
+    for when, margin, ok in (
+        (500, 0, True),
+        (500, SECOND, False),
+        (3000, 0, False),
+        (5000, SECOND, True),
+    ):
+        seen = coverage.covers(0, start + when * MS, margin)
+        assert seen.ok is ok, when
+        assert seen.ok or "pauses" in seen.reason

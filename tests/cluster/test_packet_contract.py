@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import polars as pl
 import pytest
 
@@ -101,6 +103,29 @@ def test_absence_needs_a_capture_that_would_have_shown_it(cluster) -> None:
     recorder.without({n for n, row in enumerate(recorder.rows) if row["interface"] == 1})
     rows = judged(net, "director", "rs1", "rs2")
     assert rows == [(True, "unknown", "egress-not-captured")]
+
+
+@pytest.mark.parametrize("pause", [0, 100])
+def test_nothing_is_missed_in_a_gap_between_files(cluster, pause) -> None:
+    """The file that holds the request ends right behind it, and the next begins late or at once."""
+    net = cluster()
+    served(net)
+    net.request(data(net), "rs1", forwarded=False)
+    middle = net.time_ns
+    quiet_end(net)
+    (tables,) = net.tables("director")
+    (info,) = tables.captures
+    files = (
+        replace(info, last_ns=middle, packets=1000),
+        replace(info, first_ns=middle + pause * 1_000_000, packets=100_000),
+    )
+    packets = tables.packets.with_columns(
+        (pl.col("time_ns") > middle).cast(pl.UInt16).alias("capture")
+    )
+    case = Case((replace(tables, captures=files, capture_ids=(0, 1), packets=packets),))
+    row = case.connections.connections.filter(pl.col("client_port") == 49000).item(0, "connection")
+    expected = "capture-ends-too-early" if pause else "none-left"
+    assert case.packet_contract([row])["reason"].to_list() == [expected]
 
 
 def test_a_packet_in_the_wrong_realservers_hands_is_told(cluster) -> None:
@@ -234,8 +259,6 @@ def test_a_director_seen_at_two_vantages_forwards_between_them(cluster) -> None:
             {n for n, row in enumerate(recorder.rows) if row["interface"] != interface}
         )
     tables = net.tables("director-outside", "director-within")
-    from dataclasses import replace
-
     case = Case(tuple(replace(item, role_given="director") for item in tables))
     rows = case.connections.connections.filter(pl.col("client_port") == 49000)
     found = case.packet_contract(rows["connection"].to_list())
