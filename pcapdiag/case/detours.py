@@ -84,7 +84,10 @@ def _answers(case: Case, index: int) -> pl.LazyFrame:
         .with_columns((pl.col("by_orig") == pl.col("client_is_orig")).alias("by_client"))
         .with_columns(
             (pl.col("by_client") & ~reset.fill_null(value=False)).any().over("flow").alias("spoke"),
-            (pl.col("by_client") & reset).sum().over("flow").alias("resets"),
+            (pl.col("by_client") & reset & pl.col("copy_of").is_null())
+            .sum()
+            .over("flow")
+            .alias("resets"),
         )
     )
 

@@ -31,7 +31,7 @@ _SHAPE: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
 
 
 def frame(case: Case) -> pl.DataFrame:
-    """Return one row per looping packet, at the vantage that saw it most often.
+    """Return one row per looping packet and vantage; what was captured twice is one sight.
 
     Columns: vantage, row and last_row (first and last sight), sights, ttl_first, ttl_last, macs
     (that sent it while it looped, sorted), dst_hi, dst_lo, first_ns (common clock), connection and
@@ -65,6 +65,8 @@ def _at(case: Case, index: int) -> pl.DataFrame:
         packets.with_columns(pl.coalesce("copy_of", "row").alias("first"))
         .join(often, on="first", how="semi")
         .sort("row")
+        # Twice at one hop is captured twice: going round costs some of the TTL.
+        .unique(["first", "ttl", "eth_src", "eth_dst"], keep="first", maintain_order=True)
         .group_by("first", maintain_order=True)
         .agg(
             pl.col("row").last().alias("last_row"),

@@ -77,3 +77,17 @@ def test_a_ring_of_routers_is_not_the_clusters():
         lines.append(f"{1 + number / 1000} copy 1 ttl={60 - number} mac={way}")
     (finding,), _ = judge(router="\n".join(lines))
     assert finding.cause.code == "routers-loop"
+
+
+def test_what_is_captured_twice_goes_round_no_more_often():
+    """A bridge and its port show each sight, and nobody passes a packet to itself."""
+    lines = looping(20)[len(OTHER) :].splitlines()
+    doubled = OTHER
+    for line in lines:
+        time_s, _, rest = line.partition(" ")
+        copy = rest if rest.startswith("copy") else "copy 9 ttl=64 mac=x>d"
+        doubled += f"{line}\n{float(time_s) + 0.000001:.6f} {copy}\n"
+    (finding,), _ = judge(director=doubled)
+    (single,), _ = judge(director=looping(20))
+    assert finding.facts["most_sights"] == single.facts["most_sights"] == 20
+    assert finding.hosts == single.hosts

@@ -131,3 +131,12 @@ def test_a_director_that_shows_no_answers_cannot_tell():
     findings, clean, missing = judge(director=half + ASKED)
     assert (findings, clean) == ([], [])
     assert "realserver" in missing[0].needs[0]
+
+
+def test_a_reset_that_is_captured_twice_is_one():
+    """A bridge and its port both show it."""
+    twice = AT_CLIENT.format(ack=1) + "1.011101 copy 3\n"
+    (finding,), _, _ = judge(
+        director=SERVED + ASKED, client=twice, rs2=AT_REALSERVER.format(to="x")
+    )
+    assert finding.facts["client_resets"] == 1
