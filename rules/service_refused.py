@@ -271,8 +271,18 @@ def _rest(case: Case, found: set[str | None]) -> Iterator[Outcome]:
     """
     answered = case.connections_at("client", "router", "realserver")
     at_director = case.connections_at("director")
+    unclear = _unclear(case)
     for service, method in case.service_methods.items():
         if service in found or not case.connection_count(service):
+            continue
+        if unclear.get(service):
+            yield NotExamined(
+                scope=Scope(service=service),
+                reason=f"{unclear[service]} refusals quote, or the captures keep, too little to "
+                "tell whether they answer a request or an established connection",
+                needs=("whole packets (snaplen 0)",),
+                capture_command=case.capture_command(role="director", method=method),
+            )
             continue
         both = answered.get(service, 0)
         if both or (method == "nat" and at_director.get(service)):
@@ -287,3 +297,14 @@ def _rest(case: Case, found: set[str | None]) -> Iterator[Outcome]:
             needs=("a capture on a realserver, or on the way back to the clients",),
             capture_command=case.capture_command(role="realserver", method=method),
         )
+
+
+def _unclear(case: Case) -> dict[str, int]:
+    """Return per service how many errors to clients may be about requests, or about others."""
+    refusals = case.unreachables.filter(
+        pl.col("says").is_in(["port", "prohibited"]),
+        pl.col("quoted_sender") == "client",
+        pl.col("quoted_proto") == int(IpProto.TCP),
+        pl.col("quoted_syn").is_null(),
+    )
+    return dict(refusals.group_by("service_name").len().iter_rows())

@@ -151,3 +151,12 @@ def test_a_director_alone_cannot_see_what_dr_realservers_answer():
     _, clean, missing = judge(director=SERVED, rs1=AT_REALSERVER)
     assert len(clean) == 1
     assert missing == []
+
+
+def test_errors_that_quote_too_little_are_not_taken_for_none():
+    """Eight bytes behind the IP header hold ports and no flags; the request itself is not seen."""
+    cut = "1.0001 s>c2:40001 icmp 3/3 quote=5 qlen=28 mac=d>x\n"
+    later = "1.0 c2:40001>s PA seq=1 ack=1 len=10 mac=x>d\n"
+    findings, clean, unclear = judge(director=SERVED + later + cut)
+    assert findings == clean == []
+    assert "1 refusals quote" in unclear[0].reason
