@@ -74,8 +74,9 @@ breaks checksums breaks all of them."""
 WINDOW_NS = 60_000_000_000
 
 LEAST_SHARE = 0.05
-"""Of the verified packets of that kind: one bad in twenty repeats already halves a transfer, and
-wires that break one in a thousand make no burst."""
+"""Of the packets verified there that are of that kind: same service, side, protocol and layer. One
+bad in twenty repeats already halves a transfer, and wires that break one in a thousand make no
+burst."""
 
 MAX_GROUPS = 1000
 """Incidents judged: far more than a person reads."""
@@ -112,16 +113,19 @@ def check(case: Case) -> Iterator[Outcome]:
         .sort("len", *keys, "vantage", descending=[True, *[False] * 5], nulls_last=True)
         .unique(keys, keep="first", maintain_order=True)
     )
-    verified = case.sums_verified
+    verified = case.kinds_verified
     found = 0
     for group in at.head(MAX_GROUPS).iter_rows(named=True):
-        mine = bad.filter(*(pl.col(key).eq_missing(pl.lit(group[key])) for key in keys))
-        here = mine.filter(pl.col("vantage") == group["vantage"])
-        if not _bursts(here) or here.height < LEAST_SHARE * verified[group["vantage"]]:
+        kind = [pl.col(key).eq_missing(pl.lit(group[key])) for key in keys]
+        at_place = pl.col("vantage") == group["vantage"]
+        mine = bad.filter(kind)
+        here = mine.filter(at_place)
+        every = int(verified.filter(*kind, at_place).get_column("verified").sum())
+        if not _bursts(here) or here.height < LEAST_SHARE * every:
             continue
         found += 1
-        yield _finding(case, mine, here)
-    total = sum(verified)
+        yield _finding(case, mine, here, every)
+    total = sum(case.sums_verified)
     for reason in case.sums_unread:
         yield NotExamined(
             reason=f"{reason}, and checksums are verified from the frames themselves",
@@ -147,7 +151,7 @@ def _bursts(bad: pl.DataFrame) -> bool:
     return bool((spans <= WINDOW_NS).any())
 
 
-def _finding(case: Case, bad: pl.DataFrame, here: pl.DataFrame) -> Finding:
+def _finding(case: Case, bad: pl.DataFrame, here: pl.DataFrame, verified: int) -> Finding:
     first = here.row(0, named=True)
     code = _code(here)
     proto = proto_name(first["ip_proto"]).upper()
@@ -188,7 +192,7 @@ def _finding(case: Case, bad: pl.DataFrame, here: pl.DataFrame) -> Finding:
         facts={
             "protocol": what,
             "packets": here.height,
-            "verified": case.sums_verified[first["vantage"]],
+            "verified": verified,
             "senders": senders.height,
             "sender": sender,
             "sender_mac": mac,

@@ -347,6 +347,11 @@ class Case:
         )
 
     @cached_property
+    def kinds_verified(self) -> pl.DataFrame:
+        """Return how many packets of each kind were verified where: see transport_sums.kinds."""
+        return transport_sums.kinds(self)
+
+    @cached_property
     def sums_unread(self) -> tuple[str, ...]:
         """Return why some captures could not be read a second time, a sentence each."""
         return tuple(reason for item in self.verified_sums for reason in item.unread)

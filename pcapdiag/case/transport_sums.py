@@ -188,9 +188,6 @@ def _about(case: Case, vantage: VantageTables, every: pl.DataFrame) -> pl.DataFr
     members = case.members.select(
         "connection", "service_name", "realserver_name", "client_hi", "client_lo"
     )
-    by_client = (pl.col("src_hi") == pl.col("client_hi")) & (
-        pl.col("src_lo") == pl.col("client_lo")
-    )
     return (
         bad.select("vantage", "row", "layer", "residual")
         .hstack(rows)
@@ -203,15 +200,42 @@ def _about(case: Case, vantage: VantageTables, every: pl.DataFrame) -> pl.DataFr
             ~pl.col("eth_src").is_in(own).fill_null(value=False),
             pl.col("ip_len") <= largest,
         )
-        .with_columns(
-            pl.when(by_client)
-            .then(pl.lit("client"))
-            .when(pl.col("connection").is_not_null())
-            .then(pl.lit("realserver"))
-            .alias("sender")
-        )
+        .with_columns(_SENDER)
         .drop("mss", "copy_of", "place", "client_hi", "client_lo", "ip_version")
     )
+
+
+_SENDER: Final = (
+    pl.when((pl.col("src_hi") == pl.col("client_hi")) & (pl.col("src_lo") == pl.col("client_lo")))
+    .then(pl.lit("client"))
+    .when(pl.col("connection").is_not_null())
+    .then(pl.lit("realserver"))
+    .alias("sender")
+)
+
+
+def kinds(case: Case) -> pl.DataFrame:
+    """Return how many packets of each kind were verified at each vantage, second sights left out.
+
+    Columns: vantage, service_name, sender, ip_proto, layer (as in `frame`), verified.
+    """
+    members = case.members.select("connection", "service_name", "client_hi", "client_lo")
+    parts = []
+    for vantage, item in zip(case.vantages, case.verified_sums, strict=True):
+        sums = item.sums.filter(pl.col("verdict") != "unverifiable", ~pl.col("partial"))
+        packets = vantage.packets.select("ip_proto", "src_hi", "src_lo", "flow", "copy_of")
+        legs = case.connections.legs.filter(pl.col("vantage") == vantage.index)
+        parts.append(
+            sums.select("vantage", "layer")
+            .hstack(packets[sums["row"]])
+            .filter(pl.col("copy_of").is_null())
+            .join(legs.select("flow", "connection").unique("flow"), on="flow", how="left")
+            .join(members, on="connection", how="left")
+            .with_columns(_SENDER)
+            .group_by("vantage", "service_name", "sender", "ip_proto", "layer")
+            .agg(pl.len().alias("verified"))
+        )
+    return pl.concat(parts)
 
 
 _SAME: Final = ("connection", "sender", "layer", "ip_id", "tcp_seq", "payload_len")
