@@ -110,7 +110,7 @@ def check(case: Case) -> Iterator[Outcome]:
 
 
 def _judge(case: Case, rows: pl.DataFrame) -> Finding | None:
-    """Return a finding unless the realserver answers others, or only one client waits."""
+    """Return a finding unless the realserver answers others or unseen, or one client waits."""
     first = rows.row(0, named=True)
     since = first["first_ns"]
     served = case.served.filter(pl.col("service_name").eq_missing(first["service_name"]))
@@ -121,6 +121,8 @@ def _judge(case: Case, rows: pl.DataFrame) -> Finding | None:
     before = served.filter(mine, ~later).height
     others = served.filter(~mine, later).height
     vantage = int(first["reached_vantage"])
+    if not case.coverage.could_see_answers(vantage).ok:
+        return None
     arrived = case.requests_at(vantage, rows["reached_row"].to_list())
     return _finding(case, rows, arrived, before, others)
 
@@ -290,15 +292,22 @@ def _of_connection(case: Case, row: dict[str, Any]) -> Iterator[Evidence]:
 def _rest(case: Case, found: set[str | None]) -> Iterator[Outcome]:
     """Say what was looked at of the other DR and TUN services."""
     seen = case.connections_at("realserver")
+    deaf = [
+        answers.reason
+        for vantage in case.vantages_of("realserver")
+        if not (answers := case.coverage.could_see_answers(vantage.index)).ok
+    ]
     for service, method in case.service_methods.items():
         if service in found or method not in ("dr", "tun") or not case.connection_count(service):
             continue
-        if seen.get(service):
+        if seen.get(service) and not deaf:
             yield Clean(scope=Scope(service=service), examined=Examined(connections=seen[service]))
         else:
             yield NotExamined(
                 scope=Scope(service=service),
-                reason="no capture of a realserver shows whether requests reach it",
-                needs=("a capture on each realserver",),
+                reason=deaf[0]
+                if deaf
+                else "no capture of a realserver shows whether requests reach it",
+                needs=("a capture on each realserver, of both directions",),
                 capture_command=case.capture_command(role="realserver", method=method),
             )

@@ -124,6 +124,27 @@ class Coverage:
             return Visibility(True, f"{name} shows packets of {text}")
         return Visibility(False, f"{name} shows no packet of {text} at all")
 
+    def could_see_answers(self, vantage: int) -> Visibility:
+        """Return whether a server's vantage keeps what the server sends.
+
+        It does not (tcpdump -Q in, answers by another interface) where clients go on after their
+        SYN, as they only do when answered, and no answer is in any of the captures.
+        """
+        opened = pl.col("orig_syn") & ~pl.col("orig_rst") & (pl.col("orig_sent") > 1)
+        flows = self.vantages[vantage].flows.filter(pl.col("ip_proto") == int(IpProto.TCP))
+        answered, in_spite = flows.select(
+            (pl.col("resp_packets") > 0).any().alias("answered"),
+            (opened & (pl.col("resp_packets") == 0)).sum().alias("in_spite"),
+        ).row(0)
+        name = self.vantages[vantage].name
+        if answered or not in_spite:
+            return Visibility(True, f"nothing says that {name} leaves answers out")
+        return Visibility(
+            False,
+            f"the capture at {name} keeps one direction only: {in_spite} clients there go on as if"
+            " answered, and it holds no answer",
+        )
+
     def egress(self, vantage: int, service: int) -> Visibility:
         """Return whether packets of a service are seen leaving a director towards realservers."""
         seen = self.egress_spans.filter(

@@ -274,3 +274,29 @@ def test_a_time_within_a_gap_is_not_covered(cluster, analyse) -> None:
         seen = coverage.covers(0, start + when * MS, margin)
         assert seen.ok is ok, when
         assert seen.ok or "pauses" in seen.reason
+
+
+def test_answers_are_visible_unless_clients_go_on_without(cluster, analyse, mac) -> None:
+    """A realserver captured with -Q in: its clients acknowledge what the capture does not hold."""
+    net = cluster()
+    net.connect("rs1")
+    assert analyse(net.tables("director", "rs1")).coverage.could_see_answers(1).ok
+    recorder = net.recorders["rs1"]
+    recorder.without({n for n, row in enumerate(recorder.rows) if row["eth_src"] == mac["rs1"]})
+    seen = analyse(net.tables("director", "rs1")).coverage.could_see_answers(1)
+    assert not seen.ok
+    assert "one direction only" in seen.reason
+
+
+def test_what_only_came_in_shows_no_egress(cluster, analyse, mac) -> None:
+    """A director captured with -Q in may have sent anything on, whatever its method."""
+    for kind in ({"method": "dr"}, {"method": "nat", "rport": 8080}, {"method": "tun"}):
+        net = cluster(**kind)
+        net.arp()
+        for name in ("rs1", "rs2", "rs1"):
+            net.connect(name)
+        recorder = net.recorders["director"]
+        own = {mac["director"], mac["director-inside"]}
+        recorder.without({n for n, row in enumerate(recorder.rows) if row["eth_src"] in own})
+        found = analyse(net.tables("director", "rs1", "rs2"))
+        assert found.coverage.egress_spans.filter(vantage=0).is_empty(), kind

@@ -99,6 +99,20 @@ def test_requests_that_are_answered_are_not_ignored():
     assert len(clean) == 1
 
 
+def test_a_capture_of_one_direction_shows_no_silence():
+    """Where a client goes on as if answered and no answer was captured, others prove nothing."""
+    served = ["c:40009>s S seq=0", "c:40009>s A seq=1 ack=1", "c:40009>s PA seq=1 ack=1 len=80"]
+    lines = [
+        f"{5 + 0.1 * at:.1f} {packet} ttl=63 id={900 + at} mac=d>rs2"
+        for at, packet in enumerate(served)
+    ]
+    inward = "\n".join([*lines, at_realserver()])
+    found, clean, (told,) = judge(director=at_director(), rs2=inward)
+    assert not found
+    assert not clean
+    assert "one direction only" in told.reason
+
+
 def test_one_client_alone_does_not_blame_the_realserver():
     """Two must have waited in vain."""
     texts = {"director": at_director(clients=1), "rs2": at_realserver(clients=1)}
