@@ -42,6 +42,11 @@ def case(
     return Case((tables,))
 
 
+def repeated(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return the rows of a measurement over and over: COUNT in one piece, as a join gives them."""
+    return rows[pl.arange(COUNT, eager=True) % rows.height]
+
+
 def _flooded(decoded: Decoded, count: int, changed: dict[str, pl.Expr]) -> Decoded:
     last = decoded.packets.height - 1
     number = pl.DataFrame({"n": pl.arange(count, eager=True, dtype=pl.Int64)})

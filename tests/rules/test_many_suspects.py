@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import polars as pl
+import floods
 import pytest
-from floods import COUNT
 from stories import case
 
 from pcapdiag import registry
@@ -58,8 +57,7 @@ def test_many_suspects_become_few_findings(name):
     measured, text = SUSPECTS[name]
     judged = case(director=text)
     rows = getattr(judged, measured)
-    many = pl.concat([rows] * (COUNT // rows.height + 1)).head(COUNT)
-    judged.__dict__[measured] = many
+    judged.__dict__[measured] = floods.repeated(rows)
     findings = [item for item in registry.rules()[name].check(judged) if isinstance(item, Finding)]
     assert findings
     assert all(len(finding.flows) <= MAX_FLOWS for finding in findings)

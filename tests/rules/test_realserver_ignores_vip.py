@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
+import floods
 import pytest
 from pcapdiag.rules import realserver_ignores_vip
 from stories import case, cited, marked
 
-from pcapdiag.result import Clean, Finding, NotExamined
+from pcapdiag.result import MAX_FLOWS, Clean, Finding, NotExamined
 
 SYNS = (0.0, 1.0, 3.0)
 
@@ -56,6 +59,17 @@ def at_realserver(clients=2, *, extra="", to="rs2", answered=False, waits=SYNS):
     return "\n".join(lines)
 
 
+def seen_again(text, old, new):
+    """Add, behind each request that the realserver got, the same packet in another form."""
+    lines = []
+    for line in text.splitlines():
+        lines.append(line)
+        if " S " in line:
+            at, packet = line.removesuffix(" !").split(maxsplit=1)
+            lines.append(f"{float(at) + 0.0001:.4f} {packet.replace(old, new)}")
+    return "\n".join(lines)
+
+
 def judge(**texts):
     """Return the rule's findings, clean verdicts and questions not examined."""
     outcomes = list(realserver_ignores_vip.check(case(**texts)))
@@ -88,6 +102,23 @@ def test_in_a_tunnel_the_outer_source_tells(source, code):
     }
     (finding,), _, _ = judge(**texts)
     assert finding.cause.code == code
+    assert finding.facts["tunnelled"] is True
+
+
+def test_requests_that_are_sent_on_show_that_the_vip_is_not_there():
+    """A realserver that forwards does what a router does with somebody else's address."""
+    again = seen_again(at_realserver(), "ttl=63", "ttl=62")
+    seen = re.sub(r"ttl=62 (id=\d) mac=d>rs2", r"ttl=62 \1 mac=rs2>x", again)
+    (finding,), _, _ = judge(director=at_director(), rs2=seen)
+    assert finding.cause.code == "forwarded-back"
+    assert finding.facts["sent_back"] == 2
+
+
+def test_requests_that_leave_their_tunnel_are_dropped_behind_it():
+    """The tunnel device shows them, so it is there; what comes after it drops them."""
+    seen = seen_again(at_realserver(extra=" tun=ipip:d>rs2"), " tun=ipip:d>rs2", "")
+    (finding,), _, _ = judge(director=at_director(tunnel="ipip:d>"), rs2=seen)
+    assert finding.cause.code == "dropped-after-tunnel"
     assert finding.facts["tunnelled"] is True
 
 
@@ -155,3 +186,16 @@ def test_a_tunnel_that_nobody_takes_is_told_by_the_realserver():
     texts = {"director": f"{text}\n{refused}\n"}
     findings, _, _ = judge(**texts)
     assert {finding.cause.code for finding in findings} <= {"no-tunnel-device"}
+
+
+def test_many_suspects_are_one_finding():
+    """The connections in vain are repeated; a few are listed and cited, all are counted."""
+    judged = case(director=at_director(), rs2=at_realserver())
+    rows = judged.vanished
+    assert rows.height == 2
+    judged.__dict__["vanished"] = floods.repeated(rows)
+    (finding,) = (
+        item for item in realserver_ignores_vip.check(judged) if isinstance(item, Finding)
+    )
+    assert finding.flow_count == floods.COUNT
+    assert len(finding.flows) <= MAX_FLOWS
