@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag.cluster import entries, gaps
+from pcapdiag.cluster import entries, gaps, sums
 from pcapdiag.cluster.coverage import MARGIN_NS
 from pcapdiag.cluster.egress import common_span
 from pcapdiag.protocols import IpProto
@@ -104,10 +104,9 @@ def departures(
                 "kind",
                 "eth_dst",
                 "tunnelled",
-                "dst_hi",
-                "dst_lo",
                 "outer_dst_hi",
                 "outer_dst_lo",
+                *sums.COLUMNS,
             )
         ),
     )

@@ -10,7 +10,8 @@ A reason code stands beside each verdict:
 - forwarded: `egress`; `seen-at-realserver`; `realserver-not-known` (it left, to which one is not
   known)
 - wrong-realserver: `egress`, `seen-at-another-realserver`
-- wrong-translation: `destination-not-translated`, `source-not-translated`
+- wrong-translation: `destination-not-translated`, `source-not-translated`, `checksum-broken` (it
+  does not follow from the one that came and what was rewritten, see sums.py)
 - answered: `reset`, `syn-ack`, `icmp-error` (the director spoke itself, see answers.py)
 - swallowed: `no-egress`; `none-left` (no packet of the connection ever did)
 - local: `ttl-spent`
@@ -28,7 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag.cluster import answers, exits
+from pcapdiag.cluster import answers, exits, sums
 from pcapdiag.schema import CONTRACT_VERDICTS, conform, empty
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ _VERDICT_OF: Final = {
     "seen-at-another-realserver": "wrong-realserver",
     "destination-not-translated": "wrong-translation",
     "source-not-translated": "wrong-translation",
+    "checksum-broken": "wrong-translation",
     "reset": "answered",
     "syn-ack": "answered",
     "icmp-error": "answered",
@@ -79,6 +81,13 @@ def judge(
     table = table.with_columns(
         pl.when("left").then(reason).otherwise(_not_left()).alias("reason"),
         (pl.col("left") & wrong).alias("wrong"),
+    )
+    spoilt = (pl.col("reason") == "egress") & ~pl.col("wrong") & (pl.col("method") == "nat")
+    table = table.with_columns(
+        pl.when(spoilt & sums.broken())
+        .then(pl.lit("checksum-broken"))
+        .otherwise("reason")
+        .alias("reason")
     )
     verdict = (
         pl.when(pl.col("reason") == "egress")

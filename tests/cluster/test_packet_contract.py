@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 import polars as pl
 import pytest
 
+from pcapdiag.addresses import pack_mac
 from pcapdiag.case.case import Case
 
 SECOND = 1_000_000_000
+MACS = {"router": pack_mac("02:00:00:00:00:01"), "director-inside": pack_mac("02:00:00:00:00:03")}
 KINDS = [
     {"method": "nat", "rport": 8080},
     {"method": "dr"},
@@ -154,6 +157,85 @@ def test_an_untranslated_packet_is_a_wrong_translation(cluster) -> None:
     quiet_end(net)
     rows = judged(net, "director")
     assert rows[-1] == (True, "wrong-translation", "destination-not-translated")
+
+
+def checksum(packet: dict, *, partial: bool = False) -> int:
+    """Return the TCP checksum of a packet without options whose payload is all zero (RFC 9293)."""
+    source, target = (
+        (packet[f"{side}_lo"] & 0xFFFFFFFF).to_bytes(4, "big") for side in ("src", "dst")
+    )
+    length = packet["ip_len"] - 20
+    pseudo = source + target + struct.pack("!HH", 6, length)
+    header = struct.pack(
+        "!HHIIHHHH",
+        packet["src_port"],
+        packet["dst_port"],
+        packet["tcp_seq"],
+        packet["tcp_ack"],
+        8 << 12 | packet["tcp_flags"],
+        0,
+        0,
+        0,
+    )
+    words = pseudo if partial else pseudo + header
+    total = sum(struct.unpack(f"!{len(words) // 2}H", words))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total if partial else total ^ 0xFFFF
+
+
+def summed(net, spoilt: frozenset[int], *, partial: bool = False) -> None:
+    """Give all TCP packets at the director their checksums, right but for some that leave."""
+    leaving = 0
+    for row in net.recorders["director"].rows:
+        if row.get("ip_proto") != 6:
+            continue
+        row["ip_header_len"] = 20
+        out = row["eth_src"] != MACS["router"] and row["eth_dst"] != MACS["director-inside"]
+        offloaded = partial and out and row["src_port"] == 49000
+        row["transport_checksum"] = checksum(row, partial=offloaded)
+        if out and row["src_port"] == 49000 and row["payload_len"]:
+            row["transport_checksum"] ^= 0x0400 * (leaving in spoilt)
+            leaving += 1
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "partial", "reasons"),
+    [
+        ([], False, ["egress"] * 3),
+        ([1], False, ["egress", "checksum-broken", "egress"]),
+        ([0, 1, 2], False, ["checksum-broken"] * 3),
+        ([], True, ["egress"] * 3),
+    ],
+)
+def test_a_checksum_must_come_through_the_translation(cluster, spoilt, partial, reasons) -> None:
+    """It follows from the old one and what NAT rewrote; what a card is to sum says nothing."""
+    net = cluster(method="nat", rport=8080)
+    served(net)
+    net.connect("rs1", port=49000, rounds=3)
+    net.connect("rs1", port=49001, rounds=3)
+    summed(net, frozenset(spoilt), partial=partial)
+    case, number = suspect(net, "director")
+    _, other = suspect(net, "director", port=49001)
+    table = case.packet_contract([number, other]).filter(pl.col("connection") == number)
+    asked = table.filter("by_client")[2:]
+    assert asked["reason"].to_list() == reasons
+    wrong = asked.filter(pl.col("reason") == "checksum-broken")
+    assert set(wrong["verdict"]) <= {"wrong-translation"}
+    assert set(table.filter(~pl.col("by_client"))["reason"]) == {"egress"}
+
+
+def test_checksums_that_nearly_all_differ_are_the_cards(cluster) -> None:
+    """A director with which nothing works is less likely than a card that sums otherwise."""
+    net = cluster(method="nat", rport=8080)
+    served(net)
+    net.connect("rs1", port=49000, rounds=9)
+    summed(net, frozenset(range(9)))
+    for row in net.recorders["director"].rows:
+        if row.get("src_port") == 8080 or row.get("payload_len") == 0:
+            row["transport_checksum"] = 0
+    case, number = suspect(net, "director")
+    assert set(case.packet_contract([number])["reason"]) == {"egress"}
 
 
 def test_a_reply_that_nobody_translated_is_told(cluster) -> None:
