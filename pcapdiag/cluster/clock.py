@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from pcapdiag.cluster import delays, links
+from pcapdiag.cluster import delays, links, steps
 from pcapdiag.cluster.macs import find as find_macs
 from pcapdiag.cluster.orientation import oriented
 
@@ -195,8 +195,8 @@ def _fit(bounds: Bounds, name: str) -> _Fit:
         return _Fit(ahead, None, drift, middle, reason)
     if low > high + TIMESTAMP_NOISE_NS:
         reason = (
-            f"{shared} contradict each other by {(low - high) / 1e6:.3f} ms: a clock was stepped or"
-            " runs unevenly"
+            f"{shared} contradict each other by {(low - high) / 1e6:.3f} ms:"
+            f" {steps.sentence(steps.moment(upper, lower, TIMESTAMP_NOISE_NS), name)}"
         )
         return _Fit(None, None, 0, middle, reason)
     error = max((high - low + 1) // 2, (low - high), RESOLUTION_NS)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
+
 import pytest
 
 SECOND = 1_000_000_000
@@ -97,6 +100,50 @@ def test_a_clock_that_was_stepped_is_refused(cluster, analyse) -> None:
     clocks = analyse(net.tables("director", "rs1")).clocks
     assert clocks.offset_ns.count(None) == 1
     assert any("contradict each other by" in reason for reason in clocks.reasons)
+
+
+def time_of(net) -> str:
+    """Return the cluster's time as reasons write it."""
+    moment = datetime.fromtimestamp(net.time_ns // 1000 / 1_000_000, UTC)
+    return f"{moment:%Y-%m-%d %H:%M:%S}.{moment.microsecond // 1000:03} UTC"
+
+
+@pytest.mark.parametrize("step", [2 * SECOND, -3 * SECOND])
+@pytest.mark.parametrize("names", [("director", "rs1"), ("rs1", "director")])
+def test_the_moment_of_a_step_is_named(cluster, analyse, step, names) -> None:
+    """It lies between the last packet before and the first ones after, by the clock named."""
+    net = cluster(method="nat", rport=8080)
+    busy(net, 40)
+    before = time_of(net)
+    net.recorders["rs1"].clock_ns = step
+    net.wait(10 * SECOND)
+    after = net.time_ns
+    busy(net, 40)
+    clocks = analyse(net.tables(*names)).clocks
+    (reason,) = (item for item in clocks.reasons if "contradict each other" in item)
+    first, last, clock = re.search(
+        r"stepped between (.* UTC) and (.* UTC) by the clock of (\w+)", reason
+    ).groups()
+    if clock == "director":
+        assert first <= before
+        assert before < last
+        net.time_ns = after + 5 * SECOND
+        assert last < time_of(net)
+        net.time_ns = after - 15 * SECOND
+        assert first > time_of(net)
+    else:
+        assert first < last
+
+
+def test_two_steps_have_no_one_moment(cluster, analyse) -> None:
+    """There and back again: nothing is named that would explain a half of it."""
+    net = cluster(method="nat", rport=8080)
+    for offset in (0, 2 * SECOND, 0):
+        net.recorders["rs1"].clock_ns = offset
+        busy(net)
+        net.wait(SECOND)
+    clocks = analyse(net.tables("director", "rs1")).clocks
+    assert any("more than once or runs unevenly" in reason for reason in clocks.reasons)
 
 
 @pytest.mark.parametrize("ppm", [40.0, -80.0])
