@@ -275,6 +275,22 @@ def test_vrrp_says_who_owns_the_vip(cluster, analyse, mac) -> None:
     assert found.topology.mac_role(mac["director"]) == "director"
 
 
+@pytest.mark.parametrize("announced", [False, True])
+def test_a_gratuitous_arp_hints_at_the_director(cluster, analyse, mac, announced) -> None:
+    """As keepalived sends it on becoming master: a request of its own for its own address."""
+    net = cluster()
+    for _ in range(3):
+        net.connect("rs1")
+    if announced:
+        recorder = net.recorders["director"]
+        row = net._arp_row(recorder, "director", "vip", "director", answer=False)
+        vip = {f"sender_{part}": row[f"target_{part}"] for part in ("hi", "lo")}
+        recorder.arp.append({**row, **vip, "gratuitous": True})
+    found = analyse(net.tables("director", labels=False))
+    assert found.methods() == (["dr"] if announced else [None])
+    assert (found.topology.mac_role(mac["director"]) == "director") is announced
+
+
 def test_synchronisation_messages_name_services(cluster, analyse) -> None:
     """The director's own table, sent to its backup, is believed at once."""
     net = cluster()
