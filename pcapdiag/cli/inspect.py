@@ -45,7 +45,7 @@ def command(captures: tuple[str, ...], write_site: str | None) -> int:
     """Say what is in captures, without a verdict.
 
     Link types, time span, packets, drops, protocols; the services and roles that the traffic
-    shows, with the reason for each; ICMP errors by message and sender.
+    shows, with the reason for each and how sure it is; ICMP errors by message and sender.
     """
     target = None if write_site is None else Target("--write-site", write_site)
     inputs, failures = resolve_inputs(captures)
@@ -88,12 +88,12 @@ def _print(console: Console, found: Inspection) -> None:
     for service in found.services:
         realservers = ", ".join(service.realservers) or "none seen"
         facts = [("method", service.method), ("realservers", realservers)]
-        _entry(console, service.name, [*facts, ("because", service.reason)])
+        _entry(console, service.name, [*facts, _because(service.reason, service.confidence)])
     if found.hosts:
         _heading(console, "Hosts")
     for host in found.hosts:
         facts = [("role", host.role), ("addresses", ", ".join(host.addresses))]
-        facts += [("macs", ", ".join(host.macs)), ("because", host.reason)]
+        facts += [("macs", ", ".join(host.macs)), _because(host.reason, host.confidence)]
         _entry(console, host.name, facts)
     if found.notes:
         _heading(console, "Notes")
@@ -105,7 +105,7 @@ def _print_vantage(console: Console, vantage: VantageSummary) -> None:
     _heading(console, f"Captured at {vantage.name}")
     source = "" if vantage.role_source == vantage.role else f" ({vantage.role_source})"
     _fact(console, "role", f"{vantage.role}{source}")
-    _fact(console, "because", vantage.role_reason)
+    _fact(console, *_because(vantage.role_reason, vantage.role_confidence))
     for info in vantage.captures:
         _print_capture(console, info)
     copies = f", {vantage.copies:,} of them second sights" if vantage.copies else ""
@@ -116,6 +116,11 @@ def _print_vantage(console: Console, vantage: VantageSummary) -> None:
     _fact(console, "errors", "" if vantage.icmp_errors else "no ICMP errors")
     if vantage.icmp_errors:
         _print_errors(console, vantage)
+
+
+def _because(reason: str, confidence: str) -> tuple[str, str]:
+    """Return the reason for an inference as a fact, with how sure it is."""
+    return "because", f"{reason} ({confidence} confidence)" if reason else ""
 
 
 def _print_capture(console: Console, info: CaptureInfo) -> None:

@@ -69,6 +69,7 @@ class VantageSummary:
     role: str
     role_source: str
     role_reason: str
+    role_confidence: str
     captures: tuple[CaptureInfo, ...]
     packets: int
     copies: int
@@ -89,6 +90,7 @@ class ServiceSummary:
     method: str
     realservers: tuple[str, ...]
     reason: str
+    confidence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +102,7 @@ class HostSummary:
     addresses: tuple[str, ...]
     macs: tuple[str, ...]
     reason: str
+    confidence: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +138,7 @@ def _vantage(tables: VantageTables, topology: Topology) -> VantageSummary:
         role=role.role,
         role_source=role.source,
         role_reason=role.reason,
+        role_confidence=role.confidence,
         captures=tables.captures,
         packets=packets.height,
         copies=packets["copy_of"].len() - packets["copy_of"].null_count(),
@@ -237,6 +241,7 @@ def _service(service: ServiceInfo) -> ServiceSummary:
         method=f"{method} ({service.encapsulation})" if service.encapsulation else method,
         realservers=tuple(endpoint_text(hi, lo, port) for (hi, lo), port in _realservers(service)),
         reason=service.reason,
+        confidence=service.confidence,
     )
 
 
@@ -265,6 +270,7 @@ def _host(host: HostInfo) -> HostSummary:
         addresses=tuple(ip_text(*address) for address in sorted(host.addresses)),
         macs=tuple(mac_text(mac) for mac in sorted(host.macs)),
         reason=host.reason,
+        confidence=host.confidence,
     )
 
 

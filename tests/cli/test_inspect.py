@@ -21,6 +21,17 @@ def test_it_says_what_is_in_a_capture(run, place):
     assert "next-hop MTU 1400" in line
 
 
+def test_each_inference_says_how_sure_it_is(run, place):
+    """A role that only a label gives is less sure than one that packets show."""
+    assert place.exists()
+    reasons = [
+        line for line in run("inspect", "director.pcap").out.splitlines() if "because" in line
+    ]
+    assert reasons
+    for line in reasons:
+        assert line.endswith((" (low confidence)", " (medium confidence)", " (high confidence)"))
+
+
 def test_it_gives_no_verdict(run, place):
     """No finding, no report."""
     before = sorted(place.iterdir())
