@@ -52,7 +52,9 @@ class IndexedCapture:
 
 
 def is_index(path: str) -> bool:
-    """Whether a file is an index of any layout; False where it cannot be read."""
+    """Whether a file is an index of any layout; False where it cannot be read, or only once."""
+    if not Path(path).is_file():
+        return False
     try:
         with Path(path).open("rb") as file:
             if file.read(len(_MAGIC)) != _MAGIC:
