@@ -261,7 +261,9 @@ def coverages(
 ) -> pl.DataFrame:
     """Add visible, lasting and intact as entries.egress does; replies of NAT have their own.
 
-    Replies are seen to leave where any front leg of the service shows an answer.
+    Replies are seen to leave where any front leg of the service shows an answer. Where clients of
+    NAT get data on a connection of which nothing was seen to leave, a capture filter kept some
+    realserver out (host RS1): of other such connections nothing can be said to be missing.
     """
     vantage_time = pl.concat(
         [
@@ -293,6 +295,7 @@ def coverages(
                 pl.lit(index, pl.UInt16).alias("vantage"),
                 "flow",
                 pl.min_horizontal("orig_packets", "resp_packets").alias("both"),
+                (pl.col("resp_payload_bytes") > 0).alias("fed"),
             )
             for index in directors
         ]
@@ -300,6 +303,13 @@ def coverages(
     services = (
         fronts.join(answering, on=["vantage", "flow"], how="semi")
         .select("service", pl.lit(True).alias("answering"))
+        .unique("service")
+    )
+    backs = connections.legs.filter(pl.col("vantage").is_in(directors) & (pl.col("kind") == "back"))
+    hidden = (
+        fronts.join(answering.filter("fed"), on=["vantage", "flow"], how="semi")
+        .join(backs, on="connection", how="anti")
+        .select("service", pl.lit(True).alias("hidden"))
         .unique("service")
     )
     ends = pl.DataFrame(
@@ -313,13 +323,15 @@ def coverages(
     pauses = gaps.table([(index, 0, *gap) for index in directors for gap in coverage.pauses[index]])
     paused = gaps.follows(judged, pauses.drop("service"), "in_time_ns", ["vantage"], MARGIN_NS)
     going_on = (pl.col("in_time_ns") + MARGIN_NS <= pl.col("whole_until_ns")) & ~pl.col("paused")
+    filtered = (pl.col("method") == "nat") & pl.col("hidden").fill_null(False)
     return (
         judged.with_columns(paused.alias("paused"))
         .join(services, on="service", how="left", maintain_order="left")
+        .join(hidden, on="service", how="left", maintain_order="left")
         .join(ends, on="vantage", how="left", maintain_order="left")
         .with_columns(
             pl.when("by_client")
-            .then("visible")
+            .then(pl.col("visible") & ~(filtered & pl.col("none_left")))
             .otherwise(pl.col("answering").fill_null(False))
             .alias("visible"),
             pl.when("by_client")

@@ -131,6 +131,21 @@ def test_nothing_is_missed_in_a_gap_between_files(cluster, pause) -> None:
     assert case.packet_contract([row])["reason"].to_list() == [expected]
 
 
+def test_a_filter_that_hides_a_realserver_is_not_the_directors_fault(cluster, mac) -> None:
+    """Captured with "host CLIENT or host RS1": what goes to rs2 leaves unseen, and is answered."""
+    net = cluster(method="nat", rport=8080)
+    served(net)
+    net.request(data(net), "rs2", forwarded=False)
+    quiet_end(net)
+    assert judged(net, "director") == [(True, "swallowed", "none-left")]
+    recorder = net.recorders["director"]
+    rs2 = mac["rs2"]
+    recorder.without(
+        {n for n, row in enumerate(recorder.rows) if rs2 in (row["eth_src"], row["eth_dst"])}
+    )
+    assert judged(net, "director") == [(True, "unknown", "egress-not-captured")]
+
+
 def test_a_packet_in_the_wrong_realservers_hands_is_told(cluster) -> None:
     """DR: the MAC is another realserver's; where MACs are not known its capture shows it."""
     net = cluster()
