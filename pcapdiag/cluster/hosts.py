@@ -47,9 +47,11 @@ def find(
     }
     names = {host.name for host in (site.hosts if site is not None else ())}
     for index, vantage in enumerate(vantages):
-        mine = own[index] - taken
+        claimed = own[index] - _proven_elsewhere(observed, index)
+        mine = claimed - taken
         role = given[index]
-        if role.role == "unknown" or (not mine and role.role != "director"):
+        nameless = role.role != "director" or claimed != own[index]
+        if role.role == "unknown" or (not mine and nameless):
             continue
         taken |= mine
         ends = _tunnel_ends(observed, index, mine) if role.role == "realserver" else frozenset()
@@ -94,6 +96,15 @@ def find(
         )
     made += _from_site(site, made)
     return tuple(_merged(made))
+
+
+def _proven_elsewhere(observed: Observed, index: int) -> frozenset[int]:
+    """Return the MACs that frames show to be other captures' own, not this one's.
+
+    A label may have chosen such a MAC as one of the two that a capture can be of.
+    """
+    others = (mine for number, mine in enumerate(observed.macs.own) if number != index)
+    return frozenset().union(*others) - observed.macs.own[index]
 
 
 def _join_twins(made: list[HostInfo], taken: set[int], evidence: Evidence) -> None:

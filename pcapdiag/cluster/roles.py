@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from pcapdiag.flows.vantage import VantageTables
     from pcapdiag.site import Site
 
+PAIR: Final = 2
+"""MACs of a link between two hosts."""
+
 _RANK: Final = ("director", "realserver", "router", "client")
 
 
@@ -198,12 +201,15 @@ def _cast_vantage(
 ) -> VantageRole:
     """Return the role of one vantage with its reason.
 
-    Where its MAC is one of two, a role that both have is its role, whichever it is.
+    Where its MAC is one of two, a role that both have is its role, whichever it is. A client's link
+    is a client's capture at either end, unless the other end is known to be more than a router.
     """
     held = [roles.roles[mac] for mac in sorted(mine) if mac in roles.roles]
     either = observed.macs.either[index]
     if not mine and len({roles.roles.get(mac, (str(mac),))[0] for mac in either}) == 1:
         held = [roles.roles[mac] for mac in sorted(either)]
+    elif not mine and _is_clients_link(either, roles):
+        held = [("client", "all its frames run between a client and its next hop", False)]
     held.sort(key=lambda item: _RANK.index(item[0]))
     found, reason, proven = held[0] if held else ("unknown", "", False)
     if index in evidence.director_vantages:
@@ -221,6 +227,12 @@ def _cast_vantage(
         return VantageRole(name, "unknown", "refuted", f"labelled {label}, but {refuted}")
     shown: Confidence = "high" if found == label and proven else "medium"
     return VantageRole(name, cast("Role", label), "given", "its label says so", shown)
+
+
+def _is_clients_link(either: frozenset[int], roles: Cast) -> bool:
+    """Whether all frames run between a client and one host that is no member of the cluster."""
+    ends = [roles.roles.get(mac, ("", "", False))[0] for mac in either]
+    return len(ends) == PAIR and "client" in ends and set(ends) <= {"client", "router", ""}
 
 
 def _refuted(

@@ -463,3 +463,37 @@ def test_a_label_that_neither_end_of_a_link_can_have_is_refuted(cluster, analyse
     found = analyse(net.tables("rs1", "rs2", "router"))
     assert found.roles() == ["realserver/given", "unknown/refuted", "router/given"]
     assert any("between a director and a router" in note for note in found.topology.notes)
+
+
+def test_a_client_s_link_is_a_client_s_capture_at_either_end() -> None:
+    """What arrives there arrives at the client; a director at the other end is none, though."""
+    director = """
+    0.000 c>s S seq=0 mss=1460 ttl=61 mac=x>d
+    0.0001 copy 1 ttl=60 mac=d>rs
+    0.002 c>s A seq=1 ack=1 ttl=61 mac=x>d
+    0.0021 copy 3 ttl=60 mac=d>rs
+    """
+    link = """
+    0.000 c>s S seq=0 mss=1460 ttl=64 mac=c>{other}
+    0.001 s>c SA seq=0 ack=1 mss=1460 ttl=62 mac={other}>c
+    0.002 c>s A seq=1 ack=1 ttl=64 mac=c>{other}
+    """
+    near = case(director=director, place=link.format(other="r")).topology.roles
+    assert (near[1].role, near[1].source) == ("client", "inferred")
+    member = case(director=director, place=link.format(other="d")).topology.roles
+    assert member[1].role != "client"
+
+
+def test_a_mac_that_frames_prove_is_not_another_capture_s_by_its_label(cluster, analyse) -> None:
+    """Where the labels of director and realserver are swapped, "director" names nobody's MAC."""
+    net = cluster(method="nat", rport=8080)
+    for name in ("rs1", "rs2", "rs1"):
+        net.connect(name)
+    net.recorders["director"], net.recorders["rs1"] = (
+        net.recorders["rs1"],
+        net.recorders["director"],
+    )
+    found = analyse(net.tables("director", "rs1", "rs2")).topology
+    proven = found.observed.macs.own[1]
+    assert proven
+    assert not [host for host in found.hosts if host.name == "director" and host.macs & proven]
