@@ -509,6 +509,11 @@ class Case:
             for vantage in self.vantages
         )
 
+    @cached_property
+    def checksums_that_may_be_sent(self) -> int:
+        """Return how many bad ICMP messages are left out as sent: see checksums.may_be_sent."""
+        return checksums.may_be_sent(self)
+
     def explain_checksums(self, bad: pl.DataFrame) -> Explanation:
         """Return what explains the residuals of all of some bad_checksums: see rewrites.explain."""
         return rewrites.explain(self, bad)

@@ -94,6 +94,20 @@ def frame(case: Case) -> pl.DataFrame:
     )
 
 
+def may_be_sent(case: Case) -> int:
+    """Return how many bad messages `frame` leaves out only because a host may have sent them.
+
+    Its network card may make their sum later, or it passed them on as they are: where they arrive
+    would tell. Not counted is what was seen in order as far on its way, or further.
+    """
+    parts = [_of_vantage(case, vantage.index, "bad", sent=True) for vantage in case.vantages]
+    sent = pl.concat(pl.collect_all(parts))
+    if sent.is_empty():
+        return 0
+    pairs = _pairs(case, sent).filter(pl.col("good_ttl") <= pl.col("ttl"))
+    return sent.join(pairs, on=["vantage", "row"], how="anti").height
+
+
 _NO_PAIR: Final = (
     pl.lit(None, dtype=pl.UInt16).alias("good_vantage"),
     pl.lit(None, dtype=pl.UInt32).alias("good_row"),
@@ -101,8 +115,11 @@ _NO_PAIR: Final = (
 )
 
 
-def _of_vantage(case: Case, index: int, verdict: str) -> pl.LazyFrame:
-    """Return the messages of a vantage with one verdict, as `frame` has them."""
+def _of_vantage(case: Case, index: int, verdict: str, *, sent: bool = False) -> pl.LazyFrame:
+    """Return the messages of a vantage with one verdict, as `frame` has them.
+
+    Of bad ones those that arrive, or those that the capturing host may have `sent`.
+    """
     vantage = case.vantages[index]
     packets = vantage.packets.lazy().with_row_index("row").select("row", *_PACKET, "direction")
     links = vantage.icmp_errors.lazy().select(
@@ -118,17 +135,22 @@ def _of_vantage(case: Case, index: int, verdict: str) -> pl.LazyFrame:
         .join(packets, on="row")
         .join(links, on="row", how="left")
         .join(legs, on="flow", how="left")
-        .filter(pl.col("copy_of").is_null(), pl.col("error_copy_of").is_null())
+        .with_columns(pl.coalesce("copy_of", "error_copy_of").alias("again"))
     )
-    if verdict == "bad":
+    leaves = (pl.col("direction") == "out").fill_null(value=False) | _may_leave(case, index)
+    if sent:
+        # A second sight is bad and the first was not: the host passed it on so.
+        bad = vantage.icmp.filter(pl.col("icmp_checksum") == verdict)["row"]
+        passed_on = ~pl.col("again").is_in(bad.implode())
         found = found.filter(
-            (pl.col("direction") != "out").fill_null(value=True),
-            ~_may_leave(case, index),
-        )
+            pl.when(pl.col("again").is_null()).then(leaves).otherwise(passed_on)
+        ).unique(pl.coalesce("again", "row"), keep="first", maintain_order=True)
+    else:
+        found = found.filter(pl.col("again").is_null(), (verdict != "bad") | ~leaves)
     return found.with_columns(
         pl.lit(index, dtype=pl.UInt16).alias("vantage"),
         case.clocks.common_time(index).alias("common_ns"),
-    ).drop("flow", "copy_of", "error_copy_of", "direction")
+    ).drop("flow", "copy_of", "error_copy_of", "again", "direction")
 
 
 def _may_leave(case: Case, vantage: int) -> pl.Expr:
