@@ -50,7 +50,9 @@ def _folders() -> Iterator[Any]:
         roots.append(Path(os.environ["PCAPDIAG_LAB"]))
     for root in roots:
         for truth in sorted(root.glob("*/truth.json")):
-            yield pytest.param(truth.parent, id=f"{root.name}-{truth.parent.name}")
+            name = f"{root.name}-{truth.parent.name}"
+            # one worker looks at a sample, and so analyses it once
+            yield pytest.param(truth.parent, id=name, marks=pytest.mark.xdist_group(name))
 
 
 FOLDERS = list(_folders())

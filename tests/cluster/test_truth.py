@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -25,6 +26,30 @@ SUBSETS = {
     "realservers": ("rs",),
     "router": ("router",),
 }
+
+
+LAB = {
+    "lab-dr-healthy": ("dr", {"forwarded"}),
+    "lab-nat-healthy": ("nat", {"forwarded"}),
+    "lab-dr-icmp-dropped-at-director": ("dr", {"swallowed"}),
+    "lab-rs-host-prohibited": ("dr", {"forwarded"}),
+}
+
+COMBINATIONS = [(subset, labels) for subset in SUBSETS for labels in (True, False)]
+
+LOOPING = {"forwarding-loop-members", "lab-forwarding-loop-dr"}
+"""Where realservers hand requests for the VIP on, as only a director should."""
+
+
+def _cases():
+    """Yield each sample in all combinations, those of the lab in one of them, another for each."""
+    whole = os.environ.get("PCAPDIAG_DEGRADATIONS") == "all"
+    for number, name in enumerate(NAMES):
+        few = name.startswith("lab-") and name not in LAB and not whole
+        picked = [COMBINATIONS[number % len(COMBINATIONS)]] if few else COMBINATIONS
+        for subset, labels in picked:
+            words = f"{name}-{subset}-{'labelled' if labels else 'unlabelled'}"
+            yield pytest.param(name, subset, labels, id=words, marks=pytest.mark.xdist_group(name))
 
 
 @cache
@@ -63,9 +88,7 @@ def chosen(name: str, subset: str, labels: bool) -> list[vantage.VantageTables]:
     ]
 
 
-@pytest.mark.parametrize("labels", [True, False], ids=["labelled", "unlabelled"])
-@pytest.mark.parametrize("subset", SUBSETS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "subset", "labels"), list(_cases()))
 def test_no_subset_of_captures_names_a_wrong_realserver(analyse, name, subset, labels) -> None:
     """Every realserver that is named is the true one; so is the role of every MAC."""
     vantages = chosen(name, subset, labels)
@@ -95,16 +118,9 @@ def test_no_subset_of_captures_names_a_wrong_realserver(analyse, name, subset, l
         if "mac" in link
     }
     for mac, role in macs.items():
-        assert found.topology.mac_role(mac) in {role, None}, mac_text(mac)
+        looks_like = {"director"} if name in LOOPING else set()
+        assert found.topology.mac_role(mac) in {role, None} | looks_like, mac_text(mac)
     assert not [role for role in found.topology.roles if role.source == "refuted"]
-
-
-LAB = {
-    "lab-dr-healthy": ("dr", {"forwarded"}),
-    "lab-nat-healthy": ("nat", {"forwarded"}),
-    "lab-dr-icmp-dropped-at-director": ("dr", {"swallowed"}),
-    "lab-rs-host-prohibited": ("dr", {"forwarded"}),
-}
 
 
 @pytest.mark.parametrize("labels", [True, False], ids=["labelled", "unlabelled"])

@@ -80,7 +80,13 @@ def captures(*places: Path) -> list[Path]:
     found = []
     for place in places:
         files = place.rglob("*") if place.is_dir() else [place]
-        found += [file for file in files if file.is_file() and file.suffix not in NOT_CAPTURES]
+        found += [
+            file
+            for file in files
+            if file.is_file()
+            and file.suffix not in NOT_CAPTURES
+            and "__pycache__" not in file.parts
+        ]
     return sorted(found)
 
 

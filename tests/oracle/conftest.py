@@ -1,17 +1,14 @@
-"""Runs tshark ahead of the tests that need its answers, and says at the end what was compared."""
+"""Says at the end what was compared with tshark, where one process does it all (`-n 0`)."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 import compare
 import pytest
-import tshark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
 TOTAL: Final = pytest.StashKey[compare.Comparison]()
 
@@ -19,18 +16,6 @@ TOTAL: Final = pytest.StashKey[compare.Comparison]()
 def pytest_configure(config: pytest.Config) -> None:
     """Begin counting."""
     config.stash[TOTAL] = compare.Comparison()
-
-
-@pytest.fixture(scope="session")
-def dissection(request: pytest.FixtureRequest) -> Iterator[Callable[[Path], bytes | None]]:
-    """Return what gives a capture's dissection; tshark starts on the next ones meanwhile."""
-    parameters = [getattr(item, "callspec", None) for item in request.session.items]
-    wanted = [each.params["capture"] for each in parameters if each and "capture" in each.params]
-    with ThreadPoolExecutor() as pool:
-        answers = {path: pool.submit(tshark.dissect, path) for path in wanted}
-        yield lambda path: answers.pop(path).result()
-        for answer in answers.values():
-            answer.cancel()
 
 
 @pytest.fixture
