@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -149,20 +150,32 @@ def open_capture(path: str, *, ahead: int = 0) -> CaptureReader:
     return CaptureReader(path, ahead=ahead)
 
 
-def read_frames(path: str, frames: Collection[int]) -> dict[int, RawFrame]:
-    """Return the frames with these numbers and their bytes, in one pass that ends at the last.
+def open_again(path: str) -> CaptureReader:
+    """Return a reader of a capture that was read before.
 
-    Numbers that the file does not have are left out, and so are blocks that hold no packet. Raises
-    as open_capture does, and UnreadableCapture for standard input, which cannot be read again.
+    Raises as open_capture does, and UnreadableCapture for what can be read once only: opening a pipe
+    whose writer is gone would wait for ever.
     """
     if path == STDIN:
         message = "standard input cannot be read a second time; give the capture as a file"
         raise UnreadableCapture(path, message)
+    if Path(path).exists() and not Path(path).is_file():
+        message = "a pipe cannot be read a second time; give the capture as a file"
+        raise UnreadableCapture(path, message)
+    return open_capture(path)
+
+
+def read_frames(path: str, frames: Collection[int]) -> dict[int, RawFrame]:
+    """Return the frames with these numbers and their bytes, in one pass that ends at the last.
+
+    Numbers that the file does not have are left out, and so are blocks that hold no packet. Raises
+    as open_again does.
+    """
     wanted = np.unique(np.array([number for number in frames if number > 0], dtype=np.int64))
     found: dict[int, RawFrame] = {}
     if not len(wanted):
         return found
-    with open_capture(path) as reader:
+    with open_again(path) as reader:
         for batch in reader:
             first, last = int(batch.frame[0]), int(batch.frame[-1])
             for number in wanted[(wanted >= first) & (wanted <= last)].tolist():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from pcapdiag.capture.reader import open_capture
+from pcapdiag.capture.reader import open_again
 from pcapdiag.case import fragments
 from pcapdiag.case.sides import TCP_IP_HEADERS
 from pcapdiag.decode import verify
@@ -123,7 +123,7 @@ def _read(info: CaptureInfo, wanted: pl.DataFrame) -> pl.DataFrame:
     ordered = wanted.sort("frame")
     frames, rows = ordered["frame"].to_numpy(), ordered["row"].to_numpy()
     parts = [_empty()]
-    with open_capture(info.path) as reader:
+    with open_again(info.path) as reader:
         for batch in reader:
             first, last = int(batch.frame[0]), int(batch.frame[-1])
             here = slice(*np.searchsorted(frames, [first, last + 1]))

@@ -17,7 +17,7 @@ import polars as pl
 
 from pcapdiag import schema
 from pcapdiag.capture import indexed
-from pcapdiag.capture.reader import open_capture
+from pcapdiag.capture.reader import open_again
 from pcapdiag.decode.packets import Decoded
 from pcapdiag.errors import UnreadableCapture
 
@@ -105,12 +105,12 @@ def _require_rows(tables: dict[str, pl.DataFrame], packets: int) -> None:
 def kept_frames(path: str, decoded: Decoded) -> pl.DataFrame:
     """Return the first bytes of a capture's ICMP, ARP and VRRP frames: frame, bytes.
 
-    Reads the capture again; raises as open_capture does.
+    Reads the capture again; raises as open_again does.
     """
     rows = np.unique(np.concatenate([_rows(decoded, name) for name in ("icmp", "arp", "vrrp")]))
     frames = decoded.packets["frame"].to_numpy()[rows]
     kept: list[bytes] = []
-    with open_capture(path) as reader:
+    with open_again(path) as reader:
         for batch in reader if len(frames) else ():
             first = int(batch.frame[0])
             begin, end = np.searchsorted(frames, (first, first + len(batch)))
