@@ -153,8 +153,8 @@ def open_capture(path: str, *, ahead: int = 0) -> CaptureReader:
 def open_again(path: str) -> CaptureReader:
     """Return a reader of a capture that was read before.
 
-    Raises as open_capture does, and UnreadableCapture for what can be read once only: opening a pipe
-    whose writer is gone would wait for ever.
+    Raises as open_capture does, and UnreadableCapture for what can be read once only: to open a
+    pipe whose writer is gone would wait for ever.
     """
     if path == STDIN:
         message = "standard input cannot be read a second time; give the capture as a file"

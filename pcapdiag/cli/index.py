@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -54,11 +55,12 @@ def command(captures: tuple[str, ...], path: str, site: str | None, digest: bool
     inputs, failures = resolve_inputs(captures)
     if failures:  # an index that lacks a capture would pass for the whole
         raise failures[0]
-    if any(each == "-" for item in inputs for each in item.paths):
+    paths = [each for item in inputs for each in item.paths]
+    if any(each == "-" or Path(each).is_fifo() for each in paths):
         raise UsageError("an index is made of files: it notes which, to notice that one changed")
     cores.bound(inputs)
     target = Target("--output", path)
-    output.check([target], [*(each for item in inputs for each in item.paths), *captures])
+    output.check([target], [*paths, *captures])
     from pcapdiag.export import index
     from pcapdiag.site import load
 

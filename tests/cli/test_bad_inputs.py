@@ -226,7 +226,16 @@ def test_a_named_pipe_is_a_capture(run, place, captures):
     os.mkfifo("live.pcap")
     writer = threading.Thread(target=(place / "live.pcap").write_bytes, args=(captures.pcap,))
     writer.start()
-    ended = run("analyze", "director=live.pcap", *QUIET)
+    ended = run("analyze", "director=live.pcap", *QUIET, "--evidence", "cited.pcapng")
     writer.join()
     assert ended.code == 0
     assert _packets(place) == 5
+
+
+def test_a_named_pipe_cannot_be_indexed(run, place):
+    """Nothing waits for a pipe that it would need twice."""
+    os.mkfifo("live.pcap")
+    ended = run("index", "live.pcap", "-o", "case.pcapidx")
+    assert ended.code == 2
+    assert len(ended.errors) == 1
+    assert not (place / "case.pcapidx").exists()
