@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -184,14 +185,16 @@ def _arrived(
 def _hosts_of_macs(topology: Topology, by_mac: pl.DataFrame, ends: pl.DataFrame) -> pl.DataFrame:
     """Return connection, hi, lo, mac, name of the hosts behind MACs.
 
-    A MAC outside the known cluster is a host of its own: the address spoken to, if that is its own,
-    else its only other one.
+    A MAC outside the known cluster is a host of its own: the address spoken to, if that is its own
+    and no other host answers for it, else its only other one.
     """
     spoken = by_mac.join(ends.select("connection", "vip_hi", "vip_lo"), on="connection")
     pairs = spoken.select("mac", "vip_hi", "vip_lo").unique().sort(pl.all()).head(MAX_ANSWERING)
     rows: list[tuple[int, int, int, int | None, int | None, str | None]] = []
+    answering = Counter((high, low) for _, high, low in pairs.iter_rows())
+    shared = frozenset(address for address, hosts in answering.items() if hosts > 1)
     for mac, high, low in pairs.iter_rows():
-        address, name = _host_of_mac(topology, mac, (high, low))
+        address, name = _host_of_mac(topology, mac, (high, low), shared)
         rows.append((mac, high, low, *(address or (None, None)), name))
     hosts = pl.DataFrame(
         rows,
@@ -209,13 +212,14 @@ def _hosts_of_macs(topology: Topology, by_mac: pl.DataFrame, ends: pl.DataFrame)
 
 
 def _host_of_mac(
-    topology: Topology, mac: int, spoken: Address
+    topology: Topology, mac: int, spoken: Address, shared: frozenset[Address]
 ) -> tuple[Address | None, str | None]:
     """Return address and name of the host behind a MAC that serves `spoken`."""
     found = topology.realserver_of_mac.get(mac)
     if found is not None and (found[0] is None or macs.is_v4(found[0]) == macs.is_v4(spoken)):
         return found
     others = macs.claimed_by(topology.observed.macs, mac, spoken) - topology.virtual_addresses
+    others -= shared
     name = None if found is None else found[1]
     if spoken in others:
         return spoken, name

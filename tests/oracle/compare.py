@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pcapdiag.decode.packets import Decoded
 
-NOT_CAPTURES: Final = frozenset({".md", ".txt", ".json", ".py", ".toml"})
+NOT_CAPTURES: Final = frozenset({".md", ".txt", ".json", ".py", ".toml", ".png"})
 
 
 @dataclass(frozen=True)
