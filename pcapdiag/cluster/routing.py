@@ -70,6 +70,8 @@ def _taken(
         if not targets:
             return False
     owner = bool((mine | {forwarder}) & claimed)
+    if targets and targets <= claimed and not owner:
+        return False  # handed back to whom it belongs to: a realserver without the VIP routes so
     label = labels[index]
     spread = (
         len(targets) > 1

@@ -65,6 +65,8 @@ class Host:
     namespace: Path
     log: list[tuple[float, str, str]]
     interfaces: dict[str, Interface] = field(default_factory=dict)
+    also: str | None = None
+    """A second role that a fault gives it."""
 
     @property
     def inside(self) -> list[str]:

@@ -121,4 +121,4 @@ def _host(lab: Lab, host: Host) -> dict[str, Any]:
     device = {"dr": "lo", "tun": "tunl0"}.get(lab.method)
     if host.role == "realserver" and device:
         faces[device] = {"addrs": [f"{lab.made.plan.vip}/{lab.made.plan.host_bits}"]}
-    return {"role": host.role, "ifaces": faces}
+    return {"role": host.role, **({"also": host.also} if host.also else {}), "ifaces": faces}

@@ -86,6 +86,7 @@ def forwarding_loop_dr(lab: Lab) -> None:
         "rs2", f"ipvsadm -A -t {vip} -s rr; ipvsadm -a -t {vip} -r {cluster.plan.at('lan', 2)} -g"
     )
     lab.made.services[0]["rips"].append(cluster.plan.at("lan", 2))
+    cluster.realservers[1].also = "director"
     for count in range(4):
         lab.browse("once", [("get", 600)], count=2, start=0.5 + 2.5 * count, every=0.7, patience=5)
     lab.play()
