@@ -40,6 +40,7 @@ REASONS: Final = {
     "length-zero": "IP length 0: tshark judges a checksum over a guessed length, pcapdiag does not",
     "quoted-tcp": "of a TCP header that a redirect quotes, or of which 8 bytes are quoted, tshark "
     "may stop behind the ports or the sequence number",
+    "gue": "tshark 4.0 knows no GUE: the outer header is compared, the inside is not",
     "extensions": "IPv6 extension headers that are cut or more than pcapdiag follows: tshark names "
     "the last it saw",
 }
@@ -54,6 +55,8 @@ STEPPED_OVER: Final = OWN_LINKS | {"vlan", "ieee8021ad", "llc", "mpls"}
 
 IN_TUNNELS: Final = frozenset({"eth", "vlan", "ppp", "mpls", "llc", "pppoes"})
 """What may stand between a tunnel header and the IP header inside (decode/tunnel.py)."""
+
+GUE_PORT: Final = 6080
 
 UDP_TUNNELS: Final = {"vxlan": 4789, "geneve": 6081}
 
@@ -164,10 +167,25 @@ def expect(packet: Packet) -> Expected:
         _tunnel(out, chain)
     if _whole(chain.networks[-1]):
         _transport(out, chain)
+    if out.values["packets.ip_proto"] == 17 and out.values["packets.dst_port"] == GUE_PORT:
+        _outside_of_gue(out)
     if chain.cut:
         outer = tuple(key for key in INSIDE if key.startswith("tunnels.outer_ip"))
         out.exclude("cut-in-tunnel", *(key for key in INSIDE if key not in outer))
     return out
+
+
+_OF_AN_OUTER_HEADER: Final = (
+    *("src", "dst", "ip_version", "ip_len", "ip_id", "ttl", "tos", "df", "src_port", "dst_port"),
+)
+
+
+def _outside_of_gue(out: Expected) -> None:
+    """Expect as the outer header what tshark takes for all there is."""
+    for name in _OF_AN_OUTER_HEADER:
+        out.values[f"tunnels.outer_{name}"] = out.values[f"packets.{name}"]
+    told = tuple(key for key in INSIDE if key.startswith("tunnels.outer_"))
+    out.exclude("gue", *(key for key in INSIDE if key not in told))
 
 
 _OF_THE_LINK: Final = tuple(
