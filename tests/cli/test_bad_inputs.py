@@ -58,10 +58,10 @@ def test_a_missing_path_is_unreadable(run, place, command):
 
 @pytest.mark.parametrize("form", ["pcap", "pcapng"])
 def test_a_capture_cut_at_any_byte_is_read_up_to_there(run, place, captures, form):
-    """A prefix ends with a clear answer: too little for a header, or the whole frames in it."""
+    """Every prefix ends with a clear answer: too little for a header, or the whole frames in it."""
     content = getattr(captures, form)
     seen = set()
-    for length in (*range(100), *range(100, len(content), 7), len(content)):
+    for length in range(len(content) + 1):
         (place / "cut.pcap").write_bytes(content[:length])
         ended = run("packets", "cut.pcap", "--csv", "-")
         assert ended.code in {0, 3}
