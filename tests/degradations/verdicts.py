@@ -159,8 +159,10 @@ def _fault(
         right = {
             host for entry in entries for host in (*entry["hosts"], *entry.get("may_hosts", ()))
         }
-        named = _hosts(hosts, truths.words_of((finding.scope.realserver, *_blamed(finding))))
-        accused = _hosts(hosts, truths.words_of((finding.hosts.get("emitter"),)))
+        named = _hosts(hosts, truths.words_of((finding.scope.realserver, *finding.hosts.values())))
+        accused = _hosts(
+            hosts, truths.words_of((finding.hosts.get("emitter"), finding.hosts.get("sender")))
+        )
         if (named and not named & right) or accused - right:
             return f"names {sorted(named)}"
     if all(entry.get("flows") for entry in entries):
@@ -169,12 +171,6 @@ def _fault(
         if others:
             return f"connections {sorted(others)}"
     return None
-
-
-def _blamed(finding: Finding) -> list[object]:
-    """Return what a finding calls hosts; who sent a message need not be who broke its checksum."""
-    innocent = {"sender"} if finding.rule == "icmp-checksum-burst" else set()
-    return [value for key, value in finding.hosts.items() if key not in innocent]
 
 
 def _hosts(hosts: dict[str, set[str]], words: set[str]) -> set[str]:

@@ -194,15 +194,21 @@ class Lab:
         flows: Iterable[Flow] = (),
         may: Iterable[Flow] = (),
         hosts: Sequence[str] = (),
+        may_hosts: Sequence[str] = (),
         cited: dict[str, str] | None = None,
         **facts: Any,
     ) -> None:
-        """Demand a finding: connections, hosts, and per capture a pcap filter for its proof."""
+        """Demand a finding: connections, hosts, and per capture a pcap filter for its proof.
+
+        `may_hosts` may be named as well: they took part without being at fault.
+        """
         demand: dict[str, Any] = {"id": rule, "flows": [flow.id for flow in flows]}
         also = [flow.id for flow in may if flow.id not in demand["flows"]]
         if also:
             demand["may_flows"] = also
         demand["hosts"] = list(hosts)
+        if may_hosts:
+            demand["may_hosts"] = list(may_hosts)
         if facts:
             demand["facts"] = facts
         demand["cited"] = {
