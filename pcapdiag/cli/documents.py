@@ -53,7 +53,9 @@ def summarize(result: Result, written: Sequence[Target] = ()) -> None:
     terminal.render(result, console)
     if written:
         console.print()
-    for target in written:
-        what = _NAMES.get(target.option, target.option[2:].capitalize())
-        console.print(f"{what}: {target.path}", soft_wrap=True)
+        names = [
+            f"{_NAMES.get(item.option, item.option[2:].capitalize())}: {item.path}"
+            for item in written
+        ]
+        console.print("; ".join(names), soft_wrap=True)
     streams.show(console)

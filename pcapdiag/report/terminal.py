@@ -47,6 +47,8 @@ def render(result: Result, console: Console, files: Sequence[str] = ()) -> None:
     out.line(story.captured_text(result.vantages))
     for weakness in story.weaknesses(result.vantages)[:2]:
         out.line(f"Mind: {weakness}")
+    remarks = [item for item in findings[1:] if item.severity is Severity.INFO]
+    findings = [item for item in findings if item not in remarks]
     for position, finding in enumerate(findings[:MAX_FINDINGS]):
         out.gap()
         _finding(out, finding, in_full=position == 0)
@@ -55,6 +57,10 @@ def render(result: Result, console: Console, files: Sequence[str] = ()) -> None:
     if len(findings) > MAX_FINDINGS:
         out.gap()
         out.line(f"and {plain.counted(len(findings) - MAX_FINDINGS, 'more finding')}, less severe")
+    if remarks:
+        out.gap()
+        titles = "; ".join(item.title for item in remarks)
+        out.line(f"{plain.counted(len(remarks), 'remark')}: {titles}")
     out.gap()
     _to_do(out, result)
     _open(out, result)

@@ -27,7 +27,7 @@ def test_the_report_is_that_of_the_analysis(run, place, saved):
 
 def test_the_summary_is_that_of_the_analysis(run, saved):
     """Without an output, and with --terminal, the summary is printed."""
-    summary = saved.out.removesuffix("\nReport: a.html\nJSON: result.json\nMarkdown: a.md\n")
+    summary = saved.out.removesuffix("\nReport: a.html; JSON: result.json; Markdown: a.md\n")
     assert run("render", "result.json").out == summary
     assert run("render", "result.json", "--terminal", "--markdown", "b.md").out == summary
     assert run("render", "result.json", "--markdown", "c.md").out == ""

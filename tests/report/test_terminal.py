@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from pcapdiag.report import terminal
+from pcapdiag.result import Severity
 
 
 def _printed(result, files=("pcapdiag-report.html",), **options):
@@ -94,3 +95,22 @@ def test_any_encoding_will_do(encoding, incident, rewrite):
 def test_narrow_terminals_work(result):
     """Twenty columns are enough not to fail."""
     assert _printed(result, width=20)
+
+
+def test_remarks_take_one_line(incident):
+    """What costs nobody anything is named behind what does, and described in the report."""
+    remark = replace(
+        incident.findings[1], id="x", severity=Severity.INFO, title="Capture at rs1: frames cut"
+    )
+    findings = (*incident.findings, remark, replace(remark, id="y", title="Clock of rs2 drifts"))
+    rows = _printed(replace(incident, findings=findings), width=100).splitlines()
+    assert "2 remarks: Capture at rs1: frames cut; Clock of rs2 drifts" in rows
+    assert len(rows) == len(_printed(incident, width=100).splitlines()) + 2
+
+
+def test_a_remark_alone_is_told_in_full(incident):
+    """It is the story then."""
+    remark = replace(incident.findings[1], severity=Severity.INFO)
+    shown = _printed(replace(incident, findings=(remark,)))
+    assert "INFO" in shown
+    assert "1 remark:" not in shown
