@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import select
 import sys
-from pathlib import Path
 
 import pytest
 from scapy.layers.inet import ICMP, IP, TCP
@@ -86,8 +87,19 @@ def test_hanging_tshark_is_ended_with_its_children(cited, tmp_path, monkeypatch)
     waited = dissect.by_wireshark(cited, tmp_path / "work", limit_s=5)
     assert waited.lines == {}
     assert "did not answer within 5 s" in waited.note
-    child = Path("/proc") / pid.read_text().strip() / "stat"
-    assert not child.exists() or child.read_text().split(") ")[1][0] in "ZX"
+    assert _ends(int(pid.read_text()), within_s=30)
+
+
+def _ends(pid, within_s):
+    """Whether a process ends by then: the kernel says when, however busy the machine is."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], within_s)[0])
+    finally:
+        os.close(handle)
 
 
 def test_answers_before_a_failure_are_used(tmp_path):
