@@ -48,7 +48,7 @@ def render(result: Result, console: Console, files: Sequence[str] = ()) -> None:
     for weakness in story.weaknesses(result.vantages)[:2]:
         out.line(f"Mind: {weakness}")
     remarks = [item for item in findings[1:] if item.severity is Severity.INFO]
-    findings = [item for item in findings if item not in remarks]
+    findings = tuple(item for item in findings if item not in remarks)
     for position, finding in enumerate(findings[:MAX_FINDINGS]):
         out.gap()
         _finding(out, finding, in_full=position == 0)
