@@ -44,7 +44,7 @@ def dissected(result: Result, vantages: Sequence[VantageTables], exhibits: Exhib
         with TemporaryDirectory(prefix="pcapdiag-", ignore_cleanup_errors=True) as folder:
             slice_path = Path(folder) / "cited.pcapng"
             _write_slice(slice_path, frames)
-            words = dissect.by_wireshark(slice_path, Path(folder))
+            words = dissect.by_wireshark(slice_path, Path(folder), len(frames))
         told = {} if words is None else words.lines
         failure = "tshark is not installed" if words is None else words.note
         if failure is not None:

@@ -93,6 +93,6 @@ def test_hostile_words_are_made_harmless(cited, monkeypatch):
 def test_no_payload_reaches_a_dissector(cited, monkeypatch):
     """Neither the slice nor the words hold what TCP carried."""
     seen = []
-    after = _dissected(cited, monkeypatch, lambda path, _: seen.append(path.read_bytes()))
+    after = _dissected(cited, monkeypatch, lambda path, *_: seen.append(path.read_bytes()))
     assert b"secret" not in seen[0]
     assert "secret" not in repr(after)

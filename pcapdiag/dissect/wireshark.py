@@ -29,8 +29,10 @@ class Words:
     note: str | None = None
 
 
-def by_wireshark(slice_path: Path, folder: Path, limit_s: float = TIME_LIMIT_S) -> Words | None:
-    """Return the words for the frames of a pcapng; None where tshark is not installed.
+def by_wireshark(
+    slice_path: Path, folder: Path, count: int, limit_s: float = TIME_LIMIT_S
+) -> Words | None:
+    """Return the words for the `count` frames of a pcapng; None where tshark is not installed.
 
     The slice must have no comments, and a time on every frame. `folder` is an empty directory for
     the process's answers, its home and so its configuration. Nothing is raised for what the process
@@ -44,7 +46,9 @@ def by_wireshark(slice_path: Path, folder: Path, limit_s: float = TIME_LIMIT_S) 
     home.mkdir()
     code = _CODE.format(str(slice_path), str(answers), os.path.abspath(tshark))  # noqa: PTH100
     failure = _run([sys.executable, "-c", code], home, limit_s)
-    return Words(_read(answers), failure)
+    lines = _read(answers)
+    # pyshark may call a tshark crashed that ended behind its last frame: nothing is missing then
+    return Words(lines, failure if len(lines) < count else None)
 
 
 def _run(command: list[str], home: Path, limit_s: float) -> str | None:

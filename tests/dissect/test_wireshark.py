@@ -55,7 +55,7 @@ def _stub(tmp_path, monkeypatch, script):
 def test_frames_in_wiresharks_words(cited, tmp_path):
     """The quoted packet of an ICMP error is there, under the fields' own names."""
     (tmp_path / "work").mkdir()
-    words = dissect.by_wireshark(cited, tmp_path / "work")
+    words = dissect.by_wireshark(cited, tmp_path / "work", len(FRAMES))
     assert words.note is None
     first = words.lines[1]
     assert "Internet Protocol Version 4: 192.0.2.1 > 192.0.2.2" in first
@@ -67,16 +67,34 @@ def test_missing_tshark(cited, tmp_path, monkeypatch):
     """Without tshark there are no words, and nothing is started."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(wireshark, "_run", None)
-    assert dissect.by_wireshark(cited, tmp_path) is None
+    assert dissect.by_wireshark(cited, tmp_path, len(FRAMES)) is None
 
 
 def test_broken_tshark(cited, tmp_path, monkeypatch):
     """A tshark that fails is a note."""
     _stub(tmp_path, monkeypatch, "exit 3")
     (tmp_path / "work").mkdir()
-    words = dissect.by_wireshark(cited, tmp_path / "work")
+    words = dissect.by_wireshark(cited, tmp_path / "work", len(FRAMES))
     assert words.lines == {}
     assert "tshark failed" in words.note
+
+
+@pytest.mark.parametrize(("asked", "missing"), [(2, False), (3, True)])
+def test_a_failure_behind_the_last_frame_costs_nothing(
+    cited, tmp_path, monkeypatch, asked, missing
+):
+    """Pyshark calls a tshark crashed that was only cut off when all had been said."""
+
+    def answered(_command, home, _limit_s):
+        (home.parent / "answers").write_text('[1, ["Ethernet II"]]\n[2, ["Ethernet II"]]\n')
+        return "tshark failed (the process ended with 1)"
+
+    monkeypatch.setattr(wireshark, "_run", answered)
+    monkeypatch.setattr(wireshark.shutil, "which", lambda name: name)
+    (tmp_path / "work").mkdir()
+    words = dissect.by_wireshark(cited, tmp_path / "work", asked)
+    assert len(words.lines) == 2
+    assert (words.note is not None) == missing
 
 
 def test_hanging_tshark_is_ended_with_its_children(cited, tmp_path, monkeypatch):
@@ -84,7 +102,7 @@ def test_hanging_tshark_is_ended_with_its_children(cited, tmp_path, monkeypatch)
     pid = tmp_path / "pid"
     _stub(tmp_path, monkeypatch, f"/bin/sleep 60 & echo $! > {pid}; wait")
     (tmp_path / "work").mkdir()
-    waited = dissect.by_wireshark(cited, tmp_path / "work", limit_s=5)
+    waited = dissect.by_wireshark(cited, tmp_path / "work", len(FRAMES), limit_s=5)
     assert waited.lines == {}
     assert "did not answer within 5 s" in waited.note
     assert _ends(int(pid.read_text()), within_s=30)
@@ -116,7 +134,7 @@ def test_the_process_sees_nothing_of_the_users_configuration(cited, tmp_path, mo
     _stub(tmp_path, monkeypatch, f'echo "$HOME $XDG_CONFIG_HOME $PWD" > {told}; exit 1')
     work = tmp_path / "work"
     work.mkdir()
-    dissect.by_wireshark(cited, work)
+    dissect.by_wireshark(cited, work, len(FRAMES))
     assert told.read_text().split() == [str(work / "home")] * 3
 
 
