@@ -7,7 +7,8 @@ Symptom
 
 Mechanism
     ip_vs forgets a connection that said nothing for 900 s (120 s once the client has closed), and
-    tells nobody. The next packet finds no entry; only a SYN makes a new one, so that the packet is
+    tells nobody; a director's own timeouts are taken from `ipvsadm -l --timeout`, if that is given
+    with --facts. The next packet finds no entry; only a SYN makes a new one, so that the packet is
     given to the director's own TCP, which answers with a reset from the VIP (kernels of the 2.2 age
     with port unreachable, which TCP takes for a hint and repeats for a quarter of an hour). An
     entry is as unknown to a backup that took over without synchronisation, and after the table was
@@ -44,7 +45,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from pcapdiag.kernel import ipvs_remedies, ipvs_timeouts
+from pcapdiag.kernel import ipvs_remedies
 from pcapdiag.protocols import IpProto
 from pcapdiag.rule import (
     Case,
@@ -67,6 +68,8 @@ from pcapdiag.rule import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pcapdiag.kernel.ipvs_timeouts import Timeouts
+
 MAX_GROUPS = 1000
 """Incidents judged: far more than a person reads."""
 
@@ -79,8 +82,11 @@ REPEATED_AFTER_NS = 900_000_000
 """The first repetition of a SYN comes after 1 s (RFC 6298 section 2.1); a tenth less for coarse
 timers. One that comes sooner is a second attempt of something else."""
 
-KEEPALIVE_S = ipvs_timeouts.ESTABLISHED_S * 2 // 3
-"""Proposed interval of keepalive probes: one may get lost and the next still be in time."""
+KEEPALIVE_SHARE = 2 / 3
+"""Of the timeout, as interval of keepalive probes: one may be late and still be in time."""
+
+KEPT_S = 2 * 3600
+"""Proposed timeout: the two hours after which Linux sends its first keepalive probe."""
 
 REFERENCES = (
     "net/netfilter/ipvs/ip_vs_proto_tcp.c, tcp_timeouts",
@@ -131,10 +137,6 @@ def check(case: Case) -> Iterator[Outcome]:
 
 def _cause_of() -> pl.Expr:
     """Return why the entry is not there, from the pause and from what happened in it."""
-    closing = pl.when(pl.col("method") == "nat")
-    closing_s = closing.then(ipvs_timeouts.closing_s("nat")).otherwise(
-        ipvs_timeouts.closing_s("dr")
-    )
     quiet_s = pl.col("quiet_ns") / SECOND_NS
     return (
         pl.when(pl.col("change_row").is_not_null() | pl.col("turned"))
@@ -143,11 +145,11 @@ def _cause_of() -> pl.Expr:
         .then(pl.lit("entry-unknown"))
         .when(pl.col("client_closed"))
         .then(
-            pl.when(quiet_s >= closing_s)
+            pl.when(quiet_s >= pl.col("closing_s"))
             .then(pl.lit("closing-entry-expired"))
             .otherwise(pl.lit("entry-gone-early"))
         )
-        .when(quiet_s >= ipvs_timeouts.ESTABLISHED_S)
+        .when(quiet_s >= pl.col("established_s"))
         .then(pl.lit("entry-expired"))
         .otherwise(pl.lit("entry-gone-early"))
     )
@@ -171,7 +173,7 @@ def _finding(case: Case, rows: pl.DataFrame) -> Finding:
     shortest, longest = _seconds(quiet.min()), _seconds(quiet.max())
     director = first["emitter_host"] or "the director"
     survived = _seconds(case.longest_survived_ns(service))
-    cause = _cause(code, shortest, longest, first["change_by"])
+    cause = _cause(first, shortest, longest)
     resets = rows.filter(pl.col("kind") == "reset").height
     how = "a reset from the VIP" if resets else "port unreachable"
     went_on = rows.filter(pl.col("client_last_ns") > pl.col("answered_ns") + SECOND_NS).height
@@ -202,15 +204,14 @@ def _finding(case: Case, rows: pl.DataFrame) -> Finding:
             "shortest_pause_s": shortest,
             "longest_pause_s": longest,
             "longest_pause_survived_s": survived,
-            "timeout_s": ipvs_timeouts.closing_s(first["method"])
-            if code == "closing-entry-expired"
-            else ipvs_timeouts.ESTABLISHED_S,
+            "timeout_s": first["closing_s" if code == "closing-entry-expired" else "established_s"],
+            "timeout_stated": first["timeouts_stated"],
             "within_s": round(lasted, 3),
             "clients_that_went_on": went_on,
             "change_of_master": first["change_by"],
         },
-        alternatives=_alternatives(code, _likely(rows.height, lasted, shortest, survived)),
-        remedies=_remedies(code, director),
+        alternatives=_alternatives(first, _likely(rows.height, lasted, shortest, survived)),
+        remedies=_remedies(code, director, case.timeouts_of(first["emitter_host"])),
         verify=(
             "ipvsadm -Lcn | grep CLIENT  # director: the entry is there after the pause",
             "nstat -az TcpOutRsts  # director: stands still while the service is used",
@@ -223,7 +224,8 @@ def _finding(case: Case, rows: pl.DataFrame) -> Finding:
     )
 
 
-def _cause(code: str, shortest: float | None, longest: float | None, change: str | None) -> Cause:
+def _cause(first: dict[str, Any], shortest: float | None, longest: float | None) -> Cause:
+    code, change, timeout_s = first["cause"], first["change_by"], first["established_s"]
     pause = (
         (f"{shortest:g} s" if shortest == longest else f"{shortest:g} to {longest:g} s")
         if shortest is not None
@@ -235,7 +237,7 @@ def _cause(code: str, shortest: float | None, longest: float | None, change: str
         text={
             "entry-expired": (
                 f"they had been quiet for {pause}, and ip_vs forgets a connection after "
-                f"{ipvs_timeouts.ESTABLISHED_S} s"
+                f"{timeout_s} s"
             ),
             "closing-entry-expired": (
                 f"their clients had closed, and after {pause} of silence the entry was gone"
@@ -245,8 +247,11 @@ def _cause(code: str, shortest: float | None, longest: float | None, change: str
                 "connections"
             ),
             "entry-gone-early": (
-                f"they had been quiet for {pause} only, less than the default timeout: the entries "
-                "were removed, or the timeout is shorter here"
+                f"they had been quiet for {pause} only, less than the {timeout_s} s that this "
+                "director's ipvsadm shows: the entries were removed"
+                if first["timeouts_stated"]
+                else f"they had been quiet for {pause} only, less than the default timeout: the "
+                "entries were removed, or the timeout is shorter here"
             ),
             "entry-unknown": (
                 "it has no entry for them; they began, and were quiet, before the capture does"
@@ -265,7 +270,8 @@ def _likely(connections: int, lasted: float, shortest: float | None, survived: f
     return "less likely here: others went on after longer pauses"
 
 
-def _alternatives(code: str, timeout: str) -> tuple[str, ...]:
+def _alternatives(first: dict[str, Any], timeout: str) -> tuple[str, ...]:
+    code = first["cause"]
     if code == "entry-expired":
         return (
             (
@@ -280,13 +286,15 @@ def _alternatives(code: str, timeout: str) -> tuple[str, ...]:
     if code == "closing-entry-expired":
         return ("A packet that was delayed for that long in the network.",)
     return (
-        f"Shorter timeouts than the default (ipvsadm -l --timeout tells): {timeout}.",
+        "Timeouts that were shorter when this was captured than ipvsadm shows: less likely."
+        if first["timeouts_stated"]
+        else f"Shorter timeouts than the default (ipvsadm -l --timeout tells): {timeout}.",
         "A service deleted and added again empties its part of the table at one moment.",
         "A failover whose VRRP messages and gratuitous ARP these captures do not hold.",
     )
 
 
-def _remedies(code: str, director: str) -> tuple[Remedy, ...]:
+def _remedies(code: str, director: str, now: Timeouts) -> tuple[Remedy, ...]:
     if code == "failover-without-sync":
         return (ipvs_remedies.sync_connections(director),)
     if code in {"entry-gone-early", "entry-unknown"}:
@@ -295,8 +303,10 @@ def _remedies(code: str, director: str) -> tuple[Remedy, ...]:
             ipvs_remedies.sync_connections(director),
         )
     return (
-        ipvs_remedies.keep_connections_busy("every realserver", KEEPALIVE_S),
-        ipvs_remedies.keep_entries(director, 2 * 3600),
+        ipvs_remedies.keep_connections_busy(
+            "every realserver", int(now.established_s * KEEPALIVE_SHARE)
+        ),
+        ipvs_remedies.keep_entries(director, max(KEPT_S, 2 * now.established_s), now),
     )
 
 
@@ -337,10 +347,18 @@ def _dropped_once(case: Case) -> pl.DataFrame:
             pl.col("next_out").is_not_null(),
             pl.col("next_ns") - pl.col("time_ns") >= REPEATED_AFTER_NS,
             pause >= 0,
-            pause <= ipvs_timeouts.REUSE_S * SECOND_NS,
+            pause <= _reuse_s(case) * SECOND_NS,
         )
         .join(case.members.select("connection", "service_name"), on="connection")
         .sort("time_ns", "vantage", "row")
+    )
+
+
+def _reuse_s(case: Case) -> pl.Expr:
+    """Return, per vantage, how long a closed connection's entry is there to be met."""
+    return pl.col("vantage").replace_strict(
+        {item.index: case.timeouts_of(item.name).reuse_s for item in case.vantages},
+        return_dtype=pl.Int64,
     )
 
 
@@ -350,6 +368,7 @@ def _dropped_finding(case: Case, rows: pl.DataFrame) -> Finding:
     proven = case.absence_is_proof(first["vantage"], rows.height)
     delays = sorted(((rows["next_ns"] - rows["time_ns"]) / SECOND_NS).to_list())
     where = case.vantages[first["vantage"]].name
+    within_s = case.timeouts_of(where).reuse_s
     cited: list[Evidence] = []
     for row in rows.head(MAX_CITED).iter_rows(named=True):
         notes = (
@@ -363,7 +382,7 @@ def _dropped_finding(case: Case, rows: pl.DataFrame) -> Finding:
         title=f"{where} drops the first SYN of {_many(rows.height, 'reused port')} of {service}",
         summary=(
             f"{_many(rows.height, 'connection')} of {service} from ports that had been used within "
-            f"{ipvs_timeouts.REUSE_S} s before began {delays[0]:.3g} to {delays[-1]:.3g} s "
+            f"{within_s} s before began {delays[0]:.3g} to {delays[-1]:.3g} s "
             "late: the first SYN came in and did not leave, its repetition did."
         ),
         cause=Cause(

@@ -62,6 +62,7 @@ from pcapdiag.cluster import (
 )
 from pcapdiag.facts import Facts
 from pcapdiag.flows import history
+from pcapdiag.kernel import ipvs_timeouts
 from pcapdiag.protocols import IpProto
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 
     from pcapdiag.flows.history import FlowHistory
     from pcapdiag.flows.vantage import VantageTables
+    from pcapdiag.kernel.ipvs_timeouts import Timeouts
     from pcapdiag.kernel.residual import Explanation
     from pcapdiag.result import Evidence, FlowRef, LadderStep
     from pcapdiag.site import Site
@@ -469,6 +471,13 @@ class Case:
     def longest_survived_ns(self, service_name: str | None) -> int | None:
         """Return the longest pause after which a director still knew a service's connection."""
         return forgotten.longest_survived_ns(self, service_name)
+
+    def timeouts_of(self, host: str | None) -> Timeouts:
+        """Return how long ip_vs of a host remembers quiet connections: as it says, or by default.
+
+        None stands for a director whose name is not known.
+        """
+        return self.facts.timeouts_of(host) or ipvs_timeouts.DEFAULT
 
     @cached_property
     def openings(self) -> pl.DataFrame:

@@ -25,7 +25,9 @@ def frame(case: Case) -> pl.DataFrame:
     error), told (client | realserver), count (refusals), emitter_by, emitter_host, vantage, row,
     first_ns (common clock), service_name, realserver_name, method, the columns of silences.frame,
     quiet_ns (the packet's distance from the one before; null: none was seen), turned (another
-    director got the client's packet before), change_vantage,
+    director got the client's packet before), established_s, closing_s (UInt32: after how many
+    quiet seconds that director's ip_vs forgets such a connection, open or closed by its client),
+    timeouts_stated (Boolean: its ipvsadm says so, else it is the default), change_vantage,
     change_row, change_by (mastership.frame: the virtual address moved between the two).
     """
     resets = (
@@ -76,7 +78,9 @@ def frame(case: Case) -> pl.DataFrame:
             .alias("turned"),
         )
     )
-    rows = case.with_times(rows, "first_ns")
+    rows = case.with_times(rows, "first_ns").join(
+        _timeouts(case, rows), on=["emitter_host", "method"], how="left", nulls_equal=True
+    )
     return rows.join(_changes(case, rows), on="connection", how="left", maintain_order="left")
 
 
@@ -108,6 +112,30 @@ def longest_survived_ns(case: Case, service_name: str | None) -> int | None:
 
 def _macs_of(case: Case, role: str) -> list[int]:
     return [mac for host in case.topology.hosts if host.role == role for mac in host.macs]
+
+
+def _timeouts(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return per director and forwarding method how long its ip_vs remembers."""
+    return pl.DataFrame(
+        [
+            (
+                host,
+                method,
+                (timeouts := case.timeouts_of(host)).established_s,
+                timeouts.closing_s(method),
+                case.facts.timeouts_of(host) is not None,
+            )
+            for host, method in rows.select("emitter_host", "method").unique().iter_rows()
+        ],
+        schema={
+            "emitter_host": pl.String,
+            "method": rows.schema["method"],
+            "established_s": pl.UInt32,
+            "closing_s": pl.UInt32,
+            "timeouts_stated": pl.Boolean,
+        },
+        orient="row",
+    )
 
 
 def _changes(case: Case, rows: pl.DataFrame) -> pl.DataFrame:

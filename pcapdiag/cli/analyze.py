@@ -161,8 +161,8 @@ Where several apply: 2 before 3 before 1.
     "--facts",
     metavar="[NAME=]FILE",
     multiple=True,
-    help="What a host says itself (repeatable): kernel logs (dmesg, syslog, journalctl -k), plain "
-    "or gzip, or a directory of them.",
+    help="What a host says itself (repeatable): kernel logs (dmesg, syslog, journalctl -k), "
+    "'ipvsadm -l --timeout' or 'ipvsadm -lnc', plain or gzip, or a directory of them.",
 )
 @click.option(
     "--select",

@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from pcapdiag.errors import UsageError
-from pcapdiag.facts import kernel_log
+from pcapdiag.facts import ipvsadm, kernel_log
 from pcapdiag.facts.kernel_log import MAX_LINE, LogCount
 from pcapdiag.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from pcapdiag.kernel.ipvs_timeouts import Timeouts
 
 MAX_BYTES: Final = 256 << 20
 """Read of one file, after decompression: a day of a busy syslog; more is a slip or an attack."""
@@ -24,8 +26,8 @@ MAX_BYTES: Final = 256 << 20
 MAX_FILES: Final = 1000
 """Files of a directory that are looked at; a directory of logs has some dozens."""
 
-_LOG_NAMES: Final = ("dmesg", "messages", "syslog", "kern", "journal")
-"""How the names of logs begin, where a whole directory is given."""
+_NAMES: Final = ("dmesg", "messages", "syslog", "kern", "journal", "ipvsadm")
+"""How the names of what is known begin, where a whole directory is given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,19 @@ class HostLog:
 
 
 @dataclass(frozen=True, slots=True)
+class HostTimeouts:
+    """How long ip_vs of one host remembers quiet connections, by its own ipvsadm."""
+
+    host: str
+    timeouts: Timeouts
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """All that was given; notes say what was read and what was of no use."""
 
     logs: tuple[HostLog, ...] = ()
+    timeouts: tuple[HostTimeouts, ...] = ()
     notes: tuple[str, ...] = ()
 
     def log_lines(self, kind: str, sender: str | None = None) -> dict[str, int]:
@@ -56,6 +67,13 @@ class Facts:
                 result[log.host] = result.get(log.host, 0) + lines
         return result
 
+    def timeouts_of(self, host: str | None) -> Timeouts | None:
+        """Return the timeouts of a host; what was given of one host alone holds for any."""
+        known = {item.host: item.timeouts for item in self.timeouts}
+        if host in known:
+            return known[host]
+        return next(iter(known.values())) if len(known) == 1 else None
+
 
 def load(arguments: Sequence[str]) -> Facts:
     """Return what the files of "[NAME=]PATH" say; UsageError for one that cannot be read.
@@ -63,22 +81,34 @@ def load(arguments: Sequence[str]) -> Facts:
     A path that exists is a path, whatever it contains. Files whose kind is not known are noted.
     """
     logs: list[HostLog] = []
+    outputs: dict[str, list[ipvsadm.Output]] = {}
     notes: list[str] = []
     for argument in arguments:
         name, path = _named(argument)
         for file in _files(path):
             host = clean(name or _stem(file))
-            counts, cut = _read(file)
+            counts, output, cut = _read(file)
             shown = clean(str(file))
             if counts:
                 logs.append(HostLog(host, counts))
                 total = sum(item.lines for item in counts)
                 notes.append(f"{shown}: {total} lines of the kernel log of {host} counted in")
-            else:
+            if output.stated or output.entries:
+                outputs.setdefault(host, []).append(output)
+                notes.append(f"{shown}: {_told(output)} of {host} taken into account")
+            elif not counts:
                 notes.append(f"{shown}: holds no line that pcapdiag knows")
             if cut:
                 notes.append(f"{shown}: only its first {MAX_BYTES >> 20} MiB were read")
-    return Facts(tuple(logs), tuple(notes))
+    timeouts = tuple(
+        HostTimeouts(host, ipvsadm.together(parts)) for host, parts in sorted(outputs.items())
+    )
+    return Facts(tuple(logs), timeouts, tuple(notes))
+
+
+def _told(output: ipvsadm.Output) -> str:
+    entries = f"{output.entries} connections listed by ip_vs" if output.entries else ""
+    return " and ".join(filter(None, ("the timeouts" if output.stated else "", entries)))
 
 
 def _named(argument: str) -> tuple[str | None, Path]:
@@ -93,7 +123,7 @@ def _named(argument: str) -> tuple[str | None, Path]:
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the file, or the logs in the directory."""
+    """Return the file, or those in the directory whose names are known."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISREG(mode):
@@ -104,27 +134,28 @@ def _files(path: Path) -> list[Path]:
             names = sorted(entry.name for entry in entries if entry.is_file())
     except OSError as error:
         raise _unreadable(path, error) from error
-    wanted = [name for name in names if name.lower().startswith(_LOG_NAMES)]
+    wanted = [name for name in names if name.lower().startswith(_NAMES)]
     if not wanted:
         raise UsageError(
-            f"--facts {clean(str(path))}: no file in it has a log's name "
-            f"({', '.join(_LOG_NAMES)}); give the file itself"
+            f"--facts {clean(str(path))}: no file in it has a known name "
+            f"({', '.join(_NAMES)}); give the file itself"
         )
     return [path / name for name in wanted[:MAX_FILES]]
 
 
-def _read(path: Path) -> tuple[tuple[LogCount, ...], bool]:
-    """Return the counts of a log, plain or gzip, and whether it was cut at MAX_BYTES."""
+def _read(path: Path) -> tuple[tuple[LogCount, ...], ipvsadm.Output, bool]:
+    """Return what a file, plain or gzip, says, and whether it was cut at MAX_BYTES."""
+    output = ipvsadm.Output()
     try:
         with path.open("rb") as raw:
             packed = raw.read(2) == b"\x1f\x8b"
             raw.seek(0)
             with gzip.open(raw) if packed else raw as file:
                 bounded = _Bounded(cast("BinaryIO", file))
-                counts = kernel_log.count(bounded.lines())
+                counts = kernel_log.count(output.watched(bounded.lines()))
     except (OSError, EOFError, zlib.error) as error:
         raise _unreadable(path, error) from error
-    return counts, bounded.cut
+    return counts, output, bounded.cut
 
 
 class _Bounded:

@@ -5,10 +5,13 @@ The same holds here: only parsed addresses, integers and placeholders in capital
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pcapdiag.kernel.remedies import SAVE_SYSCTL
 from pcapdiag.result import Remedy
+
+if TYPE_CHECKING:
+    from pcapdiag.kernel.ipvs_timeouts import Timeouts
 
 _OPTIONS: Final = {6: "-t", 17: "-u"}
 """ipvsadm's option for a virtual service of a protocol."""
@@ -22,15 +25,17 @@ def _keep(name: str, value: int) -> str:
     return f"echo '{name} = {value}' >> {SAVE_SYSCTL}"
 
 
-def keep_entries(host: str, seconds: int) -> Remedy:
-    """Let ip_vs remember quiet connections longer."""
+def keep_entries(host: str, seconds: int, now: Timeouts) -> Remedy:
+    """Let ip_vs remember quiet connections longer; `now`: what else `ipvsadm --set` must repeat."""
+    rest = f"{now.fin_wait_s} {now.udp_s}"
+    kept = f"lvs_timeouts tcp {seconds} tcpfin {now.fin_wait_s} udp {now.udp_s}"
     return Remedy(
         where=host,
         action=f"Remember established connections for {seconds} s of silence.",
         check=("ipvsadm -l --timeout", "ipvsadm -Lcn | head"),
-        commands=(f"ipvsadm --set {seconds} 120 300",),
-        persist=(f"keepalived.conf, global_defs: lvs_timeouts tcp {seconds} tcpfin 120 udp 300",),
-        undo=("ipvsadm --set 900 120 300",),
+        commands=(f"ipvsadm --set {seconds} {rest}",),
+        persist=(f"keepalived.conf, global_defs: {kept}",),
+        undo=(f"ipvsadm --set {now.established_s} {rest}",),
         risk="Entries of clients that vanished stay as long; each takes some 300 bytes.",
     )
 

@@ -8,6 +8,7 @@ import pytest
 
 from pcapdiag.errors import UsageError
 from pcapdiag.facts import files, load
+from pcapdiag.kernel.ipvs_timeouts import Timeouts
 
 LINE = "kernel: IPVS: Incoming ICMP: failed checksum from 192.0.2.1!\n"
 
@@ -47,7 +48,7 @@ def test_a_directory_gives_its_logs(log, tmp_path):
     (tmp_path / "notes.txt").write_text(LINE)
     assert load([f"d={tmp_path}"]).log_lines("icmp-checksum") == {"d": 3}
     log.unlink()
-    with pytest.raises(UsageError, match="no file in it has a log's name"):
+    with pytest.raises(UsageError, match="no file in it has a known name"):
         load([str(tmp_path)])
 
 
@@ -58,6 +59,22 @@ def test_a_file_without_a_known_line_is_noted(tmp_path):
     facts = load([str(path)])
     assert facts.logs == ()
     assert "holds no line that pcapdiag knows" in facts.notes[0]
+
+
+def test_ipvsadm_of_a_host_gives_its_timeouts(tmp_path):
+    """By the host's name; what one host alone said holds for a host that goes by another name."""
+    path = tmp_path / "timeouts.txt"
+    path.write_text("Timeout (tcp tcpfin udp): 3600 60 300\n")
+    facts = load([f"lb1={path}"])
+    assert facts.timeouts_of("lb1") == facts.timeouts_of("director") == Timeouts(3600, 60, 300)
+    assert facts.logs == ()
+    assert "the timeouts of lb1 taken into account" in facts.notes[0]
+    other = tmp_path / "ipvsadm.txt"
+    other.write_text("Timeout (tcp tcpfin udp): 7200 60 300\n")
+    both = load([f"lb1={path}", f"lb2={tmp_path}"])
+    assert both.timeouts_of("lb2") == Timeouts(7200, 60, 300)
+    assert both.timeouts_of("director") is None
+    assert load([]).timeouts_of("lb1") is None
 
 
 def test_what_is_longer_than_the_limit_is_cut_and_noted(log, monkeypatch):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from pcapdiag.rules import connection_expired_at_director
 from stories import case, cited, marked
 
+from pcapdiag.facts import Facts, HostTimeouts
+from pcapdiag.kernel.ipvs_timeouts import Timeouts
 from pcapdiag.result import Clean, Finding, NotExamined
 
 OPEN = """
@@ -63,6 +67,43 @@ def test_the_timeout_decides_between_expired_and_removed(at, code):
     """Below 900 seconds of silence the entry cannot have expired with the default timeout."""
     (finding,), _, _ = judge(director=OPEN + refused(at))
     assert finding.cause.code == f"entry-{code}"
+
+
+@pytest.mark.parametrize(
+    ("stated", "at", "code"),
+    [
+        (Timeouts(300, 60, 300), "302.9", "gone-early"),
+        (Timeouts(300, 60, 300), "303.1", "expired"),
+        (Timeouts(7200, 60, 300), "905.0", "gone-early"),
+    ],
+)
+def test_what_ipvsadm_states_counts_instead_of_the_default(stated, at, code):
+    """The director's own timeouts decide, enter the words and are kept by the remedies."""
+    judged = replace(
+        case(director=OPEN.replace("0.003", "3.0") + refused(at)),
+        facts=Facts(timeouts=(HostTimeouts("director", stated),)),
+    )
+    (finding,) = connection_expired_at_director.check(judged)
+    assert finding.cause.code == f"entry-{code}"
+    assert f"{stated.established_s} s" in finding.cause.text
+    assert finding.facts["timeout_s"] == stated.established_s
+    assert finding.facts["timeout_stated"] is True
+    if code == "expired":
+        commands = [line for item in finding.remedies for line in (*item.commands, *item.undo)]
+        assert "ipvsadm --set 7200 60 300" in commands
+        assert "ipvsadm --set 300 60 300" in commands
+        assert "sysctl -w net.ipv4.tcp_keepalive_time=200" in commands
+
+
+@pytest.mark.parametrize(("fin_wait_s", "found"), [(60, 0), (61, 0), (130, 1)])
+def test_a_stated_closing_timeout_decides_how_long_ports_are_in_use(fin_wait_s, found):
+    """TIME_WAIT keeps an entry for 120 s whatever is set; a longer FIN_WAIT keeps it longer."""
+    stated = Facts(timeouts=(HostTimeouts("director", Timeouts(900, fin_wait_s, 300)),))
+    judged = replace(case(director=reused(pause=118.2, count=1)), facts=stated)
+    findings = [
+        item for item in connection_expired_at_director.check(judged) if isinstance(item, Finding)
+    ]
+    assert len(findings) == found
 
 
 def test_old_kernels_answer_with_port_unreachable():
