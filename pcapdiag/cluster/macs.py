@@ -157,8 +157,13 @@ def _own(vantage: VantageTables) -> tuple[frozenset[int], frozenset[int]]:
     silent = pairs.filter(pl.col("direction").is_null() & pl.col("eth_dst").is_not_null() & unicast)
     for part in silent.partition_by("capture", "interface"):
         found = _covering(part)
-        if len({mac for mac in found if not is_virtual_router(mac)}) == 1:
-            own |= found
+        hosts = [mac for mac in found if not is_virtual_router(mac)]
+        if len(hosts) == 1:
+            neighbour = _flooded_neighbour(vantage, part, hosts[0])
+            if neighbour is not None:
+                either |= {hosts[0], neighbour}
+            else:
+                own |= found
         else:
             either |= found
     if either & own:
@@ -196,6 +201,35 @@ def _covering(pairs: pl.DataFrame) -> set[int]:
         if int(covered.get_column("frames").sum()) >= total * _OWN_SHARE:
             found.append(mac)
     return {*found, *virtual} if len(found) == 1 else set()
+
+
+def _flooded_neighbour(vantage: VantageTables, pairs: pl.DataFrame, mac: int) -> int | None:
+    """Return the MAC whose capture it may be as well as that of `mac`, which is on all frames.
+
+    A switch floods what is for a host that it does not hear, one whose link is down, to all its
+    ports. So what `mac` sends to hosts that say nothing here may be no more than what a promiscuous
+    neighbour got besides its own conversations with `mac`. Not where a conversation goes to both:
+    a host that sends on, or answers another way than it was asked, has both neighbours.
+    """
+    talking = pairs.filter(pl.col("eth_src") != mac).get_column("eth_src").unique()
+    heard = pairs.filter((pl.col("eth_src") == mac) & pl.col("eth_dst").is_in(talking.implode()))
+    if len(talking) != 1 or heard.is_empty():
+        return None
+    neighbour = int(talking.item())
+    silent = pairs.filter(~pl.col("eth_dst").is_in([mac, neighbour]))
+    flooded = int(silent.get_column("frames").sum())
+    if flooded == 0 or 2 * flooded >= int(pairs.get_column("frames").sum()):
+        return None
+    with_neighbour = (pl.col("eth_src") == neighbour) | (pl.col("eth_dst") == neighbour)
+    to_silent = pl.col("eth_dst").is_in(silent.get_column("eth_dst").unique().implode())
+    shared = (
+        vantage.packets.lazy()
+        .filter(pl.col("flow").is_not_null() & (with_neighbour | to_silent))
+        .group_by("flow")
+        .agg((with_neighbour.any() & to_silent.any()).alias("both"))
+        .select(pl.col("both").any())
+    )
+    return None if shared.collect().item() else neighbour
 
 
 def _advertised(vantage: VantageTables) -> pl.DataFrame:

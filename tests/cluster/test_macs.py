@@ -35,6 +35,52 @@ def test_directions_tell_the_capturing_host(cluster, mac) -> None:
     assert macs.find(net.tables("rs1")).own == ({mac["rs1"]},)
 
 
+def _flooded(net, recorder: str, packet: dict) -> None:
+    """Let a switch that does not hear rs2 send what the director has for it to another, too."""
+    for name in ("director", recorder):
+        net.seen(name, packet, "director-inside", "rs2", "out")
+
+
+def test_the_director_is_not_taken_for_the_realserver_whose_switch_floods(
+    cluster, mac, analyse
+) -> None:
+    """rs2's link is down: all that rs1's promiscuous capture holds has the director's MAC."""
+    net = cluster(method="nat", rport=8080)
+    for _ in range(4):
+        net.connect("rs1")
+    for number in range(3):
+        client, _ = net.ends()
+        target = (net.address["rs2"], 8080)
+        syn = {"tcp_seq": number * 7919, "tcp_flags": 2, "ttl": 61}
+        _flooded(net, "rs1", net.packet(client, target, **syn))
+    found = macs.find(net.tables("rs1"))
+    assert (found.own, found.either) == (
+        (frozenset(),),
+        ({mac["rs1"], mac["director-inside"]},),
+    )
+    labelled = analyse(net.tables("rs1")).topology
+    assert labelled.mac_role(mac["director-inside"]) in {"director", None}
+    assert labelled.vantage_macs == ({mac["rs1"]},)
+    unnamed = analyse(net.tables("rs1", labels=False)).topology
+    assert unnamed.mac_role(mac["director-inside"]) in {"director", None}
+
+
+def test_a_realserver_that_answers_by_a_silent_router_is_on_every_frame(cluster, mac) -> None:
+    """Asked by the director, it answers to a router that says nothing: its capture all the same."""
+    net = cluster()
+    net.arp()
+    net.connect("rs1")
+    rows = net.recorders["rs1"].rows
+    for number in range(3):
+        check = net.packet((net.address["director"], 700 + number), (net.address["rs1"], 80))
+        net.seen("rs1", check, "director", "rs1", "in")
+        net.seen("rs1", check, "rs1", "director", "out")
+    to_router = sum(row["eth_dst"] == mac["router"] for row in rows)
+    assert 0 < 2 * to_router < len(rows)
+    assert not any(row["eth_src"] == mac["router"] for row in rows)
+    assert macs.find(net.tables("rs1")).own == ({mac["rs1"]},)
+
+
 def test_a_mirror_port_is_nobodys_capture(cluster) -> None:
     """Frames among many hosts, none of which is on nearly all of them."""
     net = cluster()
