@@ -22,7 +22,8 @@ Evidence
     What conntrack thought is found by replaying its TCP tracker on exactly the packets that the
     emitting host saw (a DR or TUN director: the client's only) under each setting that could
     explain it: the reason that predicts which packets were rejected and which passed comes first,
-    the others stand beside it as alternatives.
+    the others stand beside it as alternatives. The host's kernel log, given with --facts, decides
+    between equals (nf_conntrack_log_invalid=6 makes conntrack say why).
 
 Not this rule
     - The quoted packet is a SYN: the service is refused from the start (service-refused).
@@ -137,9 +138,9 @@ def _finding(case: Case, messages: pl.DataFrame) -> Finding:
         emitter, f"the {emitter}"
     )
     name = icmp_name(first["ip_version"], first["icmp_type"], first["icmp_code"])
-    replayed = case.replayed(messages)
+    replayed, logged = case.replayed(messages), case.logged_as_invalid(messages)
     likely, others = rejections.likeliest(
-        [item.candidates for item in replayed], [item.first_ns for item in replayed]
+        [item.candidates for item in replayed], [item.first_ns for item in replayed], logged
     )
     facts, after = _aftermath(messages)
     return Finding(
@@ -148,6 +149,7 @@ def _finding(case: Case, messages: pl.DataFrame) -> Finding:
             f"{messages.height} x {name} for {len(connections)} established "
             f"connection{'s' * (len(connections) != 1)} of {service}, sent by {who}: {cause.text}."
             + _likely(likely, others)
+            + (f" The kernel log of {who} {rejections.logged(logged)}." if logged else "")
             + after
         ),
         cause=cause,
@@ -181,6 +183,7 @@ def _finding(case: Case, messages: pl.DataFrame) -> Finding:
                 item.code for item in ([likely] if likely else []) + others if item.count
             ),
             "connections_replayed": len(replayed),
+            "logged": tuple(f"{count} {kind}" for kind, count in logged.items()),
             **_idle(messages, replayed),
             **facts,
         },

@@ -380,6 +380,10 @@ class Case:
         """Return some connections of `prohibitions` as their host's conntrack saw them."""
         return refusals.replay(self, messages)
 
+    def logged_as_invalid(self, messages: pl.DataFrame) -> dict[str, int]:
+        """Return what logs say of the packets that `messages` rejected: see refusals.logged."""
+        return refusals.logged(self, messages)
+
     @cached_property
     def resets(self) -> pl.DataFrame:
         """Return the resets that clients got, and from whom: see resets.frame."""

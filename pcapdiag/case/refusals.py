@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from pcapdiag.addresses import ip_text
 from pcapdiag.kernel import rejections
 from pcapdiag.kernel.netfilter import Segment
 
@@ -58,6 +59,32 @@ def replay(case: Case, messages: pl.DataFrame) -> tuple[Replayed, ...]:
         if vantage is not None:
             result.append(_one(case, connection, vantage, about))
     return tuple(item for item in result if item is not None)
+
+
+def logged(case: Case, messages: pl.DataFrame) -> dict[str, int]:
+    """Return how many packets of whom `messages` hit the emitting hosts' logs call INVALID, by why.
+
+    The kinds of rejections.LOG_SAYS, lines that name no packet included, and how often the table
+    was full; {} where no log of these hosts was given.
+    """
+    hosts = set(messages["emitter_host"].drop_nulls())
+    logs = [log for log in case.facts.logs if log.host in hosts]
+    if not logs:
+        return {}
+    clients = {
+        ip_text(hi, lo)
+        for hi, lo in case.members.join(messages, on="connection", how="semi")
+        .select("client_hi", "client_lo")
+        .unique()
+        .iter_rows()
+    }
+    counts: dict[str, int] = {}
+    for log in logs:
+        for item in log.counts:
+            about = item.sender is None or item.sender in clients
+            if about and item.kind in (*rejections.LOG_SAYS, rejections.TABLE_FULL):
+                counts[item.kind] = counts.get(item.kind, 0) + item.lines
+    return dict(sorted(counts.items(), key=lambda entry: -entry[1]))
 
 
 def _place(case: Case, connection: int, message: dict[str, Any]) -> int | None:

@@ -21,6 +21,9 @@ MAX_SENDERS: Final = 10_000
 """Different senders counted apart for a kind of line; further ones count as of an unknown one."""
 
 _FROM: Final = r"from\s*(?P<address>[0-9A-Fa-f.:]*)"
+_TRACKER: Final = "nf_ct_(?:tcp|proto_6): "
+_OF: Final = r"(?:.*?\bSRC=(?P<address>[0-9A-Fa-f.:]+))?"
+"""Whose packet it was: nf_log's own words behind the message."""
 _KINDS: Final = (
     # ip_masq.c (2.2), ip_vs_core.c (debug level 1), icmp.c (2.0)
     ("icmp-checksum", rf"IP_MASQ:\s?(?:reverse|forward) ICMP:\s?failed checksum {_FROM}"),
@@ -30,8 +33,12 @@ _KINDS: Final = (
     ("icmp-checksum", r"nf_ct_(?:icmp|icmpv6|proto_1|proto_58): bad hw icmp(?:v6)? checksum"),
     # udp.c: also the outer header of VXLAN
     ("udp-checksum", rf"UDP: bad checksum\. {_FROM}"),
-    # nf_conntrack_proto_tcp.c, likewise only with nf_conntrack_log_invalid
-    ("tcp-invalid", r"nf_ct_(?:tcp|proto_6): "),
+    # nf_conntrack_proto_tcp.c, likewise; the second is let through
+    ("tcp-out-of-window", rf"{_TRACKER}(?:SEQ|ACK) is (?:over|under) (?:the )?[ul]{_OF}"),
+    ("tcp-let-through", rf"{_TRACKER}invalid packet ignored{_OF}"),
+    ("tcp-without-entry", rf"{_TRACKER}invalid new{_OF}"),
+    ("tcp-bad-checksum", rf"{_TRACKER}bad (?:TCP )?checksum{_OF}"),
+    ("tcp-invalid", rf"{_TRACKER}{_OF}"),
     ("conntrack-full", r"nf_conntrack: table full, dropping packet"),
     # route.c, CONFIG_IP_ROUTE_VERBOSE and log_martians
     ("redirect-ignored", r"host (?P<address>[0-9A-Fa-f.:]+)/if\d+ ignores redirects for "),

@@ -14,7 +14,7 @@ from pcapdiag.kernel.netfilter import REASONS, TIMEOUTS_S, Segment, Settings, Ve
 from pcapdiag.protocols import TcpFlag
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
 Fate = Literal["rejected", "passed", "unknown"]
 """What became of a packet at the host's firewall. Rejections are rate limited (icmp_ratelimit), so
@@ -145,14 +145,49 @@ def candidates(
     )
 
 
+LOG_SAYS: Final = {
+    "tcp-out-of-window": "outside the window",
+    "tcp-without-entry": "without an entry",
+    "tcp-invalid": "in a wrong state",
+    "tcp-bad-checksum": "with a bad checksum",
+}
+"""Kind of log line (facts/kernel_log.py) -> why conntrack called a packet INVALID, in words."""
+
+TABLE_FULL: Final = "conntrack-full"
+"""The kind of line that says that conntrack had no room for a new entry."""
+
+_BORNE_OUT: Final = {
+    "tcp-out-of-window": {"out-of-window", "out-of-window-old-kernel"},
+    "tcp-without-entry": {"closing-untracked", "untracked", "timed-out", "flushed", "closed"},
+    "tcp-invalid": {"lone-syn", "closed"},
+    TABLE_FULL: {"flushed"},
+}
+"""Kind of log line -> the reasons that would write it."""
+
+
+def logged(lines: Mapping[str, int]) -> str:
+    """Return in words what a host's log holds (kind -> lines) of the packets in question."""
+    parts = [f"{count} {LOG_SAYS[kind]}" for kind, count in lines.items() if kind in LOG_SAYS]
+    text = f"counts as INVALID {', '.join(parts)}" if parts else ""
+    full = lines.get(TABLE_FULL)
+    return " and ".join(
+        filter(None, (text, f"says {full} times that the table was full" if full else ""))
+    )
+
+
 def likeliest(
-    found: Sequence[Sequence[Candidate]], first_ns: Sequence[int]
+    found: Sequence[Sequence[Candidate]],
+    first_ns: Sequence[int],
+    lines: Collection[str] = (),
 ) -> tuple[Reason | None, list[Reason]]:
     """Return the reason that explains most connections, and the others, best first.
 
-    `found` are the candidates of each connection, `first_ns` when its rejections began. Entries
-    that went at one moment for several connections were flushed, whatever their idle times.
+    `found` are the candidates of each connection, `first_ns` when its rejections began. Of those
+    that explain as many, the ones that the host's log bears out come first (`lines`: kinds of line
+    it holds). Entries that went at one moment for several connections were flushed, whatever their
+    idle times.
     """
+    borne_out = set().union(*(_BORNE_OUT.get(kind, set()) for kind in lines))
     texts: dict[str, str] = {}
     fitting: dict[str, int] = {}
     for connection in found:
@@ -165,6 +200,7 @@ def likeliest(
         (Reason(code, text, fitting[code]) for code, text in texts.items()),
         key=lambda item: (
             -item.count,
+            item.code not in borne_out,
             together and item.code != "flushed",
             order.index(item.code),
         ),

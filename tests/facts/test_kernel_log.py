@@ -61,11 +61,32 @@ host 203.0.113.11/if2 ignores redirects for 198.51.100.1 to 203.0.113.1
 Redirect from 2001:db8::1 on eth0 about 2001:db8::2 ignored"""
     assert counts(text) == {
         ("udp-checksum", "192.0.2.7"): 1,
-        ("tcp-invalid", None): 1,
+        ("tcp-out-of-window", None): 1,
         ("conntrack-full", None): 1,
         ("redirect-ignored", "203.0.113.11"): 1,
         ("redirect-ignored", "2001:db8::1"): 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        (
+            "nf_ct_tcp: SEQ is under the lower bound (already ACKed data retransmitted)",
+            "out-of-window",
+        ),
+        ("nf_ct_proto_6: ACK is over upper bound 812 (ACKed data not seen yet)", "out-of-window"),
+        ("nf_ct_proto_6: invalid new", "without-entry"),
+        ("nf_ct_proto_6: packet (index 1) in dir 0 invalid, state SYN_SENT", "invalid"),
+        ("nf_ct_proto_6: invalid packet ignored in state ESTABLISHED", "let-through"),
+        ("nf_ct_tcp: bad TCP checksum", "bad-checksum"),
+    ],
+)
+def test_conntracks_reasons_are_told_apart_with_whose_packet_it_was(words, kind):
+    """In the words of old and of current kernels, which name the packet behind them."""
+    packet = "IN=eth0 OUT= MAC=02:00 SRC=198.51.100.20 DST=203.0.113.10 LEN=60 PROTO=TCP SPT=1"
+    assert counts(f"[1.5] {words} {packet}") == {(f"tcp-{kind}", "198.51.100.20"): 1}
+    assert counts(words) == {(f"tcp-{kind}", None): 1}
 
 
 def test_a_flood_of_senders_is_counted_in_bounded_memory(monkeypatch):

@@ -94,6 +94,27 @@ def test_three_connections_hit_within_a_second_were_flushed(spread_ns, best):
     assert {item.count for item in (first, *others)} == {3}
 
 
+def test_the_hosts_log_decides_between_equals():
+    """It bears one reason out; it does not bring up a reason that explains fewer connections."""
+    equal = [Candidate(code, code, 1, 0, 1, 0) for code in ("untracked", "lone-syn")]
+    first, others = likeliest([equal], [0], {"tcp-invalid"})
+    assert first is not None
+    assert [item.code for item in (first, *others)] == ["lone-syn", "untracked"]
+    fewer = [equal[0], Candidate("lone-syn", "lone-syn", 0, 0, 1, 0)]
+    assert likeliest([fewer], [0], {"tcp-invalid"})[0].code == "untracked"
+
+
+def test_what_a_log_holds_in_words():
+    """Reasons by count, and a full table beside them."""
+    lines = {"tcp-out-of-window": 7, "tcp-invalid": 1, "conntrack-full": 3}
+    assert rejections.logged(lines) == (
+        "counts as INVALID 7 outside the window, 1 in a wrong state and says 3 times that the "
+        "table was full"
+    )
+    assert rejections.logged({"conntrack-full": 3}) == "says 3 times that the table was full"
+    assert rejections.logged({}) == ""
+
+
 def test_what_was_acknowledged_later_passed():
     """An answer proves data before it, across the wrap of sequence numbers."""
     data = [Segment(n, False, A, seq, 1, 9, 10) for n, seq in enumerate((2**32 - 10, 0, 10))]

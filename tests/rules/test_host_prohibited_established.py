@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from pcapdiag.rules import host_prohibited_established
 from stories import case, cited, marked
 
+from pcapdiag.facts import Facts, HostLog
+from pcapdiag.facts.kernel_log import LogCount
 from pcapdiag.result import Clean, Finding, NotExamined
 
 AT_REALSERVER = """
@@ -198,6 +202,46 @@ def test_what_the_client_did_afterwards_is_told():
     assert finding.facts["longest_silence_s"] == pytest.approx(89.7)
     assert finding.facts["connections_that_went_on"] == 0
     assert "then silence, 90 s" in finding.summary
+
+
+LOG = (
+    LogCount("tcp-invalid", "198.51.100.20", 2),
+    LogCount("tcp-invalid", "198.51.100.99", 40),
+    LogCount("conntrack-full", None, 3),
+    LogCount("icmp-checksum", None, 9),
+)
+
+
+def lone_or_untracked(host):
+    """Return the finding of a director that lets a SYN pass and rejects the rest, with a log."""
+    text = """
+0.000 c>s S seq=0 mss=1460 mac=x>d
+0.0001 copy 1 ttl=63 mac=d>rs
+0.002 c>s A seq=1 ack=1 mac=x>d
+0.0021 s>c icmp 3/10 quote=3 mac=d>x
+0.003 c>s PA seq=1 ack=1 len=100 mac=x>d
+0.0031 s>c icmp 3/10 quote=5 mac=d>x
+9.000 c>s PA seq=1 ack=1 len=100 mac=x>d
+"""
+    facts = Facts(logs=(HostLog(host, LOG),)) if host else Facts()
+    (finding,) = host_prohibited_established.check(replace(case(director=text), facts=facts))
+    return finding
+
+
+def test_the_hosts_kernel_log_decides_between_equal_reasons():
+    """Lines about the clients that were hit count; those about others do not."""
+    assert lone_or_untracked(None).facts["verdict"] == "untracked"
+    finding = lone_or_untracked("director")
+    assert finding.facts["verdict"] == "lone-syn"
+    assert finding.facts["logged"] == ("3 conntrack-full", "2 tcp-invalid")
+    assert "The kernel log of director counts as INVALID 2 in a wrong state" in finding.summary
+
+
+def test_another_hosts_kernel_log_says_nothing_of_these_packets():
+    """Each host has a conntrack of its own."""
+    finding = lone_or_untracked("rs1")
+    assert finding.facts["verdict"] == "untracked"
+    assert "kernel log" not in finding.summary
 
 
 def test_remedies_cover_both_tools_with_and_without_tracking():
