@@ -108,7 +108,7 @@ def innermost(
     header, see network.decode; `inner` is blank and has as many rows. The results have a row for
     each tunnelled packet, in the order of `Outer.row`, which counts in `inner`.
     """
-    network.decode(source, inner, np.arange(len(version)), version, start, kept, stop)
+    network.decode(source, inner, ALL_ROWS, version, start, kept, stop)
     tunnels, headers = Outer.blank(0), Network.blank(0)
     rows = np.flatnonzero(_may_be_tunnelled(inner, ALL_ROWS))
     for level in range(MAX_TUNNELS + 1):
@@ -234,6 +234,7 @@ def _udp(
     gue = kind == _CODES["gue"]
     direct = gue & (top == 1)  # version 1: an IP header and nothing before it
     inside = np.where(direct, first >> 4, inside)
+    bad |= direct & (inside != 4) & (inside != 6)  # dropped by gue_udp_recv() in fou_core.c
     data = gue & (top == 0) & (first & 0x20 == 0)  # no control message
     inside[data & (second == IpProto.IPIP)] = 4
     inside[data & (second == IpProto.IPV6)] = 6

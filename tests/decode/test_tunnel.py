@@ -169,6 +169,8 @@ def test_what_holds_no_ip_packet_is_the_packet_itself(packet, frame):
         OUT4 / udp(6080) / gue(4) / bytes(IN6),
         OUT4 / udp(6080) / gue(4, version=2) / IN4,
         OUT4 / udp(6080) / gue(4, words=31),
+        OUT4 / udp(6080) / (b"\x57" + bytes(60)),
+        OUT4 / udp(6080) / (b"\x77" + bytes(60)),
         OUT4 / udp(6080) / b"\0",
         OUT4 / udp(4789) / (b"\0" * 8) / Ether() / IN4,
         OUT4 / udp(4789) / VXLAN() / b"short",
