@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 ALL_ROWS: Final = slice(None)
 
+USUAL_SHARE: Final = 0.5
+"""Share of rows from which on it is cheaper to decode all rows alike, in whole columns, than to
+pick those that are of a kind and to spread what was found: picking costs five times as much."""
+
 _DTYPES: Final = {
     "U8": np.uint8,
     "U16": np.uint16,
@@ -74,6 +78,11 @@ class Columns:
         )
 
 
+def chosen(rows: Rows, some: Indices) -> Indices:
+    """Return those of `rows` that stand at the places `some`."""
+    return some if isinstance(rows, slice) else rows[some]
+
+
 def rows_where(mask: Bools) -> Rows:
     """Return the rows where `mask` is true, as ALL_ROWS where it is true everywhere."""
     rows = np.flatnonzero(mask)
@@ -81,5 +90,9 @@ def rows_where(mask: Bools) -> Rows:
 
 
 def mark(note: U32, rows: Rows | Bools, bit: DecodeNote) -> None:
-    """Set a bit in the notes of `rows`."""
+    """Set a bit in the notes of `rows`, which are few or none."""
+    if not isinstance(rows, slice) and rows.dtype == np.bool_:
+        if not rows.any():
+            return
+        rows = np.flatnonzero(rows)
     note[rows] |= np.uint32(bit)

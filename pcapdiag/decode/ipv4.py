@@ -26,22 +26,28 @@ _OFFSET: Final = 0x1FFF  # in units of 8 bytes
 
 
 def decode(
-    source: Bytes, out: Network, rows: Rows, start: Offsets, kept: Offsets, stop: Offsets
+    source: Bytes,
+    out: Network,
+    rows: Rows,
+    due: Bools,
+    start: Offsets,
+    kept: Offsets,
+    stop: Offsets,
 ) -> None:
-    """Decode the headers at `start` into `rows` of `out`; see network.decode."""
+    """Decode the headers at `start` into `rows` of `out`; see network.decode.
+
+    Where no header is `due` nothing is noted and the version is 0: what is written means nothing.
+    """
     window = source.window(start, kept, _WINDOW)
     first = window.u8(0)
     header_len = (first & 15).astype(np.int64) * 4
     whole = window.kept >= HEADER_BYTES
-    sound = whole & (first >> 4 == 4) & (header_len >= HEADER_BYTES)
+    right = (first >> 4 == 4) & (header_len >= HEADER_BYTES)
+    sound = due & whole & right
     note = np.zeros(len(first), dtype=np.uint32)
-    if not sound.all():
-        mark(note, ~whole, DecodeNote.IP_CUT)
-        mark(
-            note,
-            ~sound & (window.kept > 0) & ((first >> 4 != 4) | (header_len < HEADER_BYTES)),
-            DecodeNote.IP_BAD_HEADER,
-        )
+    if not np.array_equal(sound, due):
+        mark(note, due & ~whole, DecodeNote.IP_CUT)
+        mark(note, due & ~right & (window.kept > 0), DecodeNote.IP_BAD_HEADER)
 
     length = window.u16(2).astype(np.int64)
     room = stop - start

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pcapdiag.decode import ipv4, ipv6
-from pcapdiag.decode.columns import Columns
+from pcapdiag.decode.columns import USUAL_SHARE, Columns, chosen
 
 if TYPE_CHECKING:
-    from pcapdiag.decode.columns import U8, U16, U32, U64, Bools, Indices, Offsets
+    from pcapdiag.decode.columns import U8, U16, U32, U64, Bools, Offsets, Rows
     from pcapdiag.decode.fetch import Bytes
 
 
@@ -56,7 +58,7 @@ class Network(Columns):
 def decode(
     source: Bytes,
     out: Network,
-    rows: Indices,
+    rows: Rows,
     version: U8,
     start: Offsets,
     kept: Offsets,
@@ -67,11 +69,13 @@ def decode(
     `version` says for each row whether an IPv4 (4) or IPv6 (6) header is due. Believable bytes end
     at `kept`; `stop` is where the enclosing frame or tunnel ends on the wire.
     """
-    for number, decoder in ((4, ipv4.decode), (6, ipv6.decode)):
-        mine = version == number
-        if mine.all():
-            if mine.size:
-                decoder(source, out, rows, start, kept, stop)
-            return
-        if mine.any():
-            decoder(source, out, rows[mine], start[mine], kept[mine], stop[mine])
+    v4, v6 = version == 4, version == 6
+    if np.count_nonzero(v4) > USUAL_SHARE * v4.size:
+        ipv4.decode(source, out, rows, v4, start, kept, stop)
+    elif v4.any():
+        some = np.flatnonzero(v4)
+        due = v4[some]
+        ipv4.decode(source, out, chosen(rows, some), due, start[some], kept[some], stop[some])
+    if v6.any():
+        some = np.flatnonzero(v6)
+        ipv6.decode(source, out, chosen(rows, some), start[some], kept[some], stop[some])

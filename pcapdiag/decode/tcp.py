@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pcapdiag.decode.columns import Columns, mark
+from pcapdiag.decode.columns import Columns, chosen, mark
 from pcapdiag.schema import DecodeNote
 
 if TYPE_CHECKING:
@@ -56,24 +56,27 @@ def decode(
     source: Bytes,
     out: Transport,
     rows: Rows,
+    due: Bools,
     start: Offsets,
     kept: Offsets,
     stop: Offsets,
-    _more: Bools,
 ) -> Sacks | None:
     """Decode the headers at `start` into `rows` of `out`; see transport.Transport.
 
-    `stop` is the packet's end by its IP length. Returns the SACK blocks, None where there are none.
+    `stop` is the packet's end by its IP length. Where no header is `due` nothing is noted and
+    nothing said to be there: what is written means nothing. Returns the SACK blocks, None where
+    there are none.
     """
     window = source.window(start, kept, _USUAL_WINDOW)
-    held = np.minimum(window.kept, HEADER_BYTES)
+    held = np.minimum(window.kept, HEADER_BYTES) * due
     room = stop - start
-    whole = held >= HEADER_BYTES
-    size = (window.u8(12) >> 4).astype(np.int64) * 4
-    sized = held > 12
-    bad = sized & ((size < HEADER_BYTES) | (size > room)) & (room >= HEADER_BYTES)
-    known = sized & ~bad & (room >= HEADER_BYTES)
-    cut = ~whole | (known & (start + size > kept))
+    roomy = room >= HEADER_BYTES
+    whole = held == HEADER_BYTES
+    size = (window.u8(12) >> 4) * np.uint8(4)
+    sized = (held > 12) & roomy
+    known = sized & (size >= HEADER_BYTES) & (size <= room)
+    bad = sized & ~known
+    cut = due & (~whole | (known & (start + size > kept)))
     note = np.zeros(len(held), dtype=np.uint32)
     mark(note, bad, DecodeNote.TCP_BAD_HEADER)
     mark(note, cut, DecodeNote.TRANSPORT_CUT)
@@ -102,8 +105,8 @@ def decode(
     if others.size:
         begin = start[others] + HEADER_BYTES
         end = np.minimum(start[others] + size[others], kept[others])
-        places = others if isinstance(rows, slice) else rows[others]
-        claimed = size[others] - HEADER_BYTES
+        places = chosen(rows, others)
+        claimed = size[others].astype(np.int64) - HEADER_BYTES
         options_of = _Options(source.window(begin, end, _OPTION_WINDOW), claimed)
         options_of.walk(out, places)
         mark(note, others[options_of.bad], DecodeNote.TCP_BAD_OPTIONS)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from pcapdiag.decode import sctp, tcp, udp
-from pcapdiag.decode.columns import Columns, rows_where
+from pcapdiag.decode.columns import ALL_ROWS, USUAL_SHARE, Columns
 from pcapdiag.protocols import IpProto
 
 if TYPE_CHECKING:
-    from pcapdiag.decode.columns import U8, U16, U32, Bools
+    from pcapdiag.decode.columns import U8, U16, U32, Bools, Indices, Offsets
     from pcapdiag.decode.fetch import Bytes
     from pcapdiag.decode.network import Network
 
@@ -54,18 +56,24 @@ def decode(source: Bytes, network: Network, out: Transport) -> tcp.Sacks:
 
     Their rows count in `network`.
     """
-    sacks = tcp.Sacks.blank(0)
-    for number, decoder in (
-        (IpProto.TCP, tcp.decode),
-        (IpProto.UDP, udp.decode),
-        (IpProto.SCTP, sctp.decode),
-    ):
-        mine = network.readable & (network.proto == number)
-        if not mine.any():
-            continue
-        rows = rows_where(mine)
-        out.proto[rows] = number
-        start, stop = network.payload[rows], network.stop[rows]
-        found = decoder(source, out, rows, start, network.kept[rows], stop, network.mf[rows])
-        sacks = found or sacks
-    return sacks
+    sacks = None
+    segments = network.readable & (network.proto == IpProto.TCP)
+    if np.count_nonzero(segments) > USUAL_SHARE * segments.size:
+        out.proto[:] = segments * np.uint8(IpProto.TCP)
+        bounds = network.payload, network.kept, network.stop
+        sacks = tcp.decode(source, out, ALL_ROWS, segments, *bounds)
+    elif segments.any():
+        rows = np.flatnonzero(segments)
+        out.proto[rows] = IpProto.TCP
+        sacks = tcp.decode(source, out, rows, segments[rows], *_bounds(network, rows))
+    for number, decoder in ((IpProto.UDP, udp.decode), (IpProto.SCTP, sctp.decode)):
+        rows = np.flatnonzero(network.readable & (network.proto == number))
+        if rows.size:
+            out.proto[rows] = number
+            decoder(source, out, rows, *_bounds(network, rows), network.mf[rows])
+    return sacks or tcp.Sacks.blank(0)
+
+
+def _bounds(network: Network, rows: Indices) -> tuple[Offsets, Offsets, Offsets]:
+    """Return where what IP headers carry starts, where it was kept to, and where it stops."""
+    return network.payload[rows], network.kept[rows], network.stop[rows]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -145,6 +146,20 @@ def test_passes_do_not_matter(batch, monkeypatch, size):
     again = decode_batch(frames, 0)
     for name in TABLES:
         assert getattr(again, name).equals(getattr(whole, name)), name
+
+
+@pytest.mark.parametrize("others", ["data", "qinq", "arp", "udp"])
+def test_what_the_other_frames_are_does_not_matter(batch, others):
+    """A frame decodes alike among its own kind, which is decoded in whole columns, and alone."""
+    frames = list(FRAMES.values())
+    among = decode_batch(batch(frames + [FRAMES[others]] * 2 * len(frames)), 0)
+    alone = decode_capture([batch([frame]) for frame in frames], 0)
+    of_each = {"capture", "frame", "time_ns"}
+    for name in TABLES:
+        mine = getattr(among, name)
+        mine = mine.filter(pl.col("row") < len(frames)) if "row" in mine else mine[: len(frames)]
+        expected = getattr(alone, name)
+        assert mine.drop(of_each, strict=False).equals(expected.drop(of_each, strict=False)), name
 
 
 def test_no_parts_are_an_empty_capture():
