@@ -217,7 +217,8 @@ def _finding(case: Case, stalls: pl.DataFrame) -> Finding:
     first = stalls.row(0, named=True)
     service, direction, code = first["service_name"], first["direction"], first["cause"]
     sender = "realserver" if direction == "to-client" else "client"
-    bounds = _bounds(stalls)
+    own = _own_tunnel(case, first)
+    bounds = _bounds(stalls, own)
     next_hop_mtu = bounds["next_hop_mtu"]
     realservers = tuple(sorted(stalls["realserver_name"].drop_nulls().unique()))
     exemplars = stalls.sort("told", "stuck_repeats", "connection", descending=[True, True, False])
@@ -227,7 +228,7 @@ def _finding(case: Case, stalls: pl.DataFrame) -> Finding:
     )
     return Finding(
         title=f"Large packets {_towards(direction)} never arrive ({service})",
-        summary=_summary(stalls, bounds),
+        summary=_summary(stalls, bounds, own),
         cause=Cause(code=code, text=CAUSES[code]),
         severity=Severity.LOW if first["recovered"] else Severity.HIGH,
         confidence=_confidence(stalls),
@@ -269,7 +270,15 @@ def _finding(case: Case, stalls: pl.DataFrame) -> Finding:
     )
 
 
-def _bounds(stalls: pl.DataFrame) -> dict[str, Any]:
+def _own_tunnel(case: Case, first: dict[str, Any]) -> encapsulations.Encapsulation | None:
+    """Return what the director itself puts around these packets: it is on their path for sure."""
+    kind = case.service_encapsulations.get(first["service_name"])
+    if kind is None or first["direction"] != "to-realserver":
+        return None  # answers go past the tunnel
+    return encapsulations.of_lvs(kind, first["ip_version"])
+
+
+def _bounds(stalls: pl.DataFrame, own: encapsulations.Encapsulation | None) -> dict[str, Any]:
     """Return the bounds of the path MTU, and what encapsulation lies between them.
 
     Clients on other paths may have got larger packets: only what lies below the smallest loss is a
@@ -286,9 +295,9 @@ def _bounds(stalls: pl.DataFrame) -> dict[str, Any]:
         "largest_delivered": largest,
         "smallest_lost": smallest_lost,
         "next_hop_mtu": named,
-        "explained_by": encapsulations.layers(usable)
+        "explained_by": encapsulations.layers(usable, own)
         if usable
-        else encapsulations.candidates(largest, smallest_lost),
+        else encapsulations.candidates(largest, smallest_lost, own),
     }
 
 
@@ -323,7 +332,9 @@ def _states(stalls: pl.DataFrame) -> dict[str, Any]:
     return {f"hung_{state.lower()}": counts[state] for state in sorted(counts)}
 
 
-def _summary(stalls: pl.DataFrame, bounds: dict[str, Any]) -> str:
+def _summary(
+    stalls: pl.DataFrame, bounds: dict[str, Any], own: encapsulations.Encapsulation | None
+) -> str:
     first, count = stalls.row(0, named=True), stalls.height
     size, largest = bounds["smallest_lost"], bounds["largest_delivered"]
     text = (
@@ -342,7 +353,7 @@ def _summary(stalls: pl.DataFrame, bounds: dict[str, Any]) -> str:
     elif states:
         hung = ", ".join(f"{states[key]} {key[5:].upper()}" for key in states)
         text += f" Their sockets hang at the realservers: {hung}."
-    explained = encapsulations.worded(largest, size) if not bounds["next_hop_mtu"] else ""
+    explained = encapsulations.worded(largest, size, own) if not bounds["next_hop_mtu"] else ""
     if bounds["next_hop_mtu"] and bounds["explained_by"]:
         explained = f"{bounds['explained_by'][0]} on a path of 1500 bytes leaves that much"
     if explained:

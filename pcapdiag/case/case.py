@@ -210,6 +210,12 @@ class Case:
         return {name: service.method for name, service in services}
 
     @cached_property
+    def service_encapsulations(self) -> dict[str, str | None]:
+        """Return what LVS-TUN wraps each service's packets in; None for others, or not known."""
+        services = zip(self.service_names, self.topology.services, strict=True)
+        return {name: service.encapsulation for name, service in services}
+
+    @cached_property
     def members(self) -> pl.DataFrame:
         """Return the connections with names in text: see members.frame."""
         return members.frame(self)

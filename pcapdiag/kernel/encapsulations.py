@@ -57,40 +57,55 @@ MAX_NAMES: Final = 4
 
 
 def explain_mtu(
-    largest_delivered: int | None, smallest_lost: int, carrier: int = ETHERNET_MTU
+    largest_delivered: int | None,
+    smallest_lost: int,
+    carrier: int = ETHERNET_MTU,
+    own: Encapsulation | None = None,
 ) -> tuple[Encapsulation, ...]:
     """Return the encapsulations whose inner MTU lies in [largest_delivered, smallest_lost).
 
-    Both are IP lengths in bytes; without a lower bound nothing is named, since every row would
-    fit. An MTU that needs no encapsulation (a carrier's own) is not explained here.
+    Both are IP lengths in bytes; without a lower bound no row is named, since every one would fit.
+    An MTU that needs no encapsulation (a carrier's own) is not explained here. `own` is known to be
+    on the path: it comes first where it fits, in place of its row.
     """
-    if largest_delivered is None:
-        return ()
-    return tuple(
-        row for row in ENCAPSULATIONS if largest_delivered <= carrier - row.overhead < smallest_lost
-    )
+    least = largest_delivered or 0
+    found = [
+        row
+        for row in (ENCAPSULATIONS if largest_delivered is not None else ())
+        if least <= carrier - row.overhead < smallest_lost
+    ]
+    if own is None or not least <= carrier - own.overhead < smallest_lost:
+        return tuple(found)
+    return (own, *(row for row in found if row.overhead != own.overhead))
 
 
-def candidates(largest_delivered: int | None, smallest_lost: int) -> tuple[str, ...]:
-    """Return the names of all rows between two bounds, none where there are too many to say so."""
-    names = tuple(row.name for row in explain_mtu(largest_delivered, smallest_lost))
-    return names if len(names) <= MAX_NAMES else ()
+def candidates(
+    largest_delivered: int | None, smallest_lost: int, own: Encapsulation | None = None
+) -> tuple[str, ...]:
+    """Return the names of all rows between two bounds; where there are too many, of `own` alone."""
+    found = explain_mtu(largest_delivered, smallest_lost, own=own)
+    if len(found) > MAX_NAMES:
+        found = tuple(row for row in found if row is own)
+    return tuple(row.name for row in found)
 
 
-def layers(mtu: int, carrier: int = ETHERNET_MTU) -> tuple[str, ...]:
-    """Return the names of what leaves exactly `mtu` bytes of a carrier's MTU."""
-    return tuple(row.name for row in explain_mtu(mtu, mtu + 1, carrier))
+def layers(mtu: int, own: Encapsulation | None = None) -> tuple[str, ...]:
+    """Return the names of what leaves exactly `mtu` bytes of ETHERNET_MTU."""
+    return tuple(row.name for row in explain_mtu(mtu, mtu + 1, own=own))
 
 
-def worded(largest_delivered: int | None, smallest_lost: int) -> str:
+def worded(
+    largest_delivered: int | None, smallest_lost: int, own: Encapsulation | None = None
+) -> str:
     """Return a sentence about what explains an MTU between two bounds; "" where nothing does.
 
-    One name alone is given only where the bounds are at most SURE_WIDTH bytes apart.
+    One name alone is given for certain only where the bounds are at most SURE_WIDTH bytes apart.
     """
-    names = candidates(largest_delivered, smallest_lost)
-    if not names or largest_delivered is None:
+    names = candidates(largest_delivered, smallest_lost, own)
+    if not names:
         return ""
-    if smallest_lost - largest_delivered <= SURE_WIDTH and len(names) == 1:
+    sure = largest_delivered is not None and smallest_lost - largest_delivered <= SURE_WIDTH
+    if sure and len(names) == 1:
         return f"{names[0]} on a path of {ETHERNET_MTU} bytes leaves that much"
     return f"could be {', or '.join(names)}, on a path of {ETHERNET_MTU} bytes"
 
@@ -106,3 +121,10 @@ _OUTER_IPV6: Final = 20
 def lvs_overhead(encapsulation: str | None, version: int) -> int:
     """Return the bytes that LVS-TUN adds by default; None is ipip, what ipvsadm takes unasked."""
     return LVS_OVERHEADS[encapsulation or "ipip"] + (_OUTER_IPV6 if version == 6 else 0)
+
+
+def of_lvs(encapsulation: str, version: int) -> Encapsulation:
+    """Return what a LVS-TUN director puts around the packets of a service."""
+    overhead = lvs_overhead(encapsulation, version)
+    name = f"the director's own {encapsulation.upper()} header ({overhead} bytes)"
+    return Encapsulation(name, overhead, "ip_vs_tunnel_xmit")

@@ -34,3 +34,17 @@ def test_one_name_is_given_only_within_four_bytes():
     assert encapsulations.candidates(1000, 1500) == ()
     assert encapsulations.layers(1480) == ("IPIP (LVS-TUN) or 6in4",)
     assert encapsulations.layers(1479) == ()
+
+
+def test_the_tunnel_that_is_known_to_be_there_comes_first():
+    """Between wide bounds it alone is named, as a guess; where it does not fit it is no answer."""
+    gre = encapsulations.of_lvs("gre", 4)
+    name = "the director's own GRE header (24 bytes)"
+    assert encapsulations.candidates(1476, 1481, gre) == (name, "IPIP (LVS-TUN) or 6in4")
+    assert encapsulations.candidates(400, 1500, gre) == (name,)
+    assert encapsulations.candidates(None, 1500, gre) == (name,)
+    assert encapsulations.worded(400, 1500, gre).startswith(f"could be {name}, on a path")
+    assert encapsulations.candidates(1477, 1500, gre) == encapsulations.candidates(1477, 1500)
+    assert encapsulations.candidates(400, 1476, gre) == ()
+    assert encapsulations.layers(1476, gre) == (name,)
+    assert encapsulations.of_lvs("ipip", 6).overhead == 40

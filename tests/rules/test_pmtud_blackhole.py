@@ -371,3 +371,31 @@ def test_a_size_that_passes_on_the_same_path_is_not_shown_as_lost_by_size():
     )
     (finding,), _, _ = judge(rs1=text + again + "4 x>s udp len=9 mac=x>rs\n")
     assert {item.ip_length: item.lost for item in finding.sizes} == {340: 0, 1500: 8}
+
+
+@pytest.mark.parametrize("tun", ["ipip", "gre", "gue"])
+def test_the_directors_own_tunnel_explains_an_upload_that_stalls(tun):
+    """Between 440 and 1500 bytes every encapsulation fits; the one that is on the path is named."""
+    upload = """
+0.000 c>s S seq=0 mss=1460
+0.001 s>c SA seq=0 ack=1 mss=1460
+0.002 c>s PA seq=1 ack=1 len=400
+0.003 s>c A seq=1 ack=401
+0.010 c>s A seq=401 ack=1 len=1460
+0.210 c>s A seq=401 ack=1 len=1460
+0.610 c>s A seq=401 ack=1 len=1460
+1.410 c>s A seq=401 ack=1 len=1460
+3.000 s>c A seq=1 ack=401
+"""
+    director = f"""
+0.000 c>s S seq=0 mss=1460 mac=x>d
+0.0001 copy 1 ttl=63 mac=d>x tun={tun}:d>rs
+0.002 c>s PA seq=1 ack=1 len=400 mac=x>d
+0.0021 copy 3 ttl=63 mac=d>x tun={tun}:d>rs
+"""
+    (finding,), _, _ = judge(client=upload, director=director)
+    assert finding.facts["direction"] == "to-realserver"
+    (own,) = finding.facts["explained_by"]
+    assert own.startswith(f"the director's own {tun.upper()} header")
+    assert f"could be {own}" in finding.summary
+    assert judge(client=upload)[0][0].facts["explained_by"] == ()
