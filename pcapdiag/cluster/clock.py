@@ -111,9 +111,10 @@ def align(vantages: Sequence[VantageTables], topology: Topology | None = None) -
     if count == 1:
         return Clocks((0,), (0,), ("the only vantage: its clock is the common one",), (0,), (0,), 0)
     vantages = oriented(vantages)
-    found = topology.observed.links if topology is not None else links.find(vantages)
-    own = topology.vantage_macs if topology is not None else find_macs(vantages).own
-    seen = delays.shared(vantages, found)
+    if topology is not None:
+        own, seen = topology.vantage_macs, topology.observed.shared
+    else:
+        own, seen = find_macs(vantages).own, delays.shared(vantages, links.find(vantages))
     pairs = {
         (one, other): delays.between(vantages, seen, own, one, other)
         for one in range(count)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from pcapdiag.cluster import links, macs, passages
+from pcapdiag.cluster import delays, ends, links, macs, passages
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,8 @@ class Observed:
     """Tables about flows of all vantages; `vantage` is UInt16 everywhere.
 
     links: which flows carry the same packets.
-    macs: link layers.
+    shared: those packets, a sample of them.
+    macs: link layers; whose capture it is settled as far as all vantages together tell.
     passages: vantage and the columns of passages.find.
     paths: passages counted by server endpoint and way: vantage, ip_proto, resp_*, by_orig, kind,
     tunnel, in_src,
@@ -37,6 +38,7 @@ class Observed:
     """
 
     links: links.Links
+    shared: delays.Shared
     macs: macs.Macs
     passages: pl.DataFrame
     paths: pl.DataFrame
@@ -54,6 +56,7 @@ def observe(vantages: Sequence[VantageTables]) -> Observed:
     ]
     joined = links.find(vantages)
     passed = pl.concat(found)
+    shared = delays.shared(vantages, joined)
     tunnelled = pl.concat(
         [
             _tunnelled(vantage).select(pl.lit(index, pl.UInt16).alias("vantage"), pl.all())
@@ -64,7 +67,8 @@ def observe(vantages: Sequence[VantageTables]) -> Observed:
     outer = pl.struct("outer_dst_hi", "outer_dst_lo")
     return Observed(
         links=joined,
-        macs=macs.find(vantages),
+        shared=shared,
+        macs=ends.settled(vantages, macs.find(vantages), passed, shared),
         passages=passed,
         paths=_paths(passed, joined.nodes),
         answers=pl.concat(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag.addresses import ip_text
-from pcapdiag.cluster.evidence import by_address, claimants, forwards, wanted
+from pcapdiag.cluster.evidence import MAX_ENDPOINTS, by_address, claimants, forwards, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,6 +58,7 @@ def encapsulated(
             evidence, part, address, ends, "arrive bare and leave inside", proven=proven
         )
         evidence.director_addresses |= _outer(part, "outer_src")
+        _at_the_ends(observed, evidence, ends, proven=proven)
         for mac in relays or {None}:
             forwards(
                 observed, evidence, index, mac, part, address, "inside a tunnel", proven=proven
@@ -88,6 +89,17 @@ def tunnelled(observed: Observed, labels: Sequence[str | None], evidence: Eviden
             evidence.realserver(
                 mac, f"it unwraps packets to {ip_text(*address)} and answers them itself"
             )
+
+
+def _at_the_ends(
+    observed: Observed, evidence: Evidence, ends: set[Address], *, proven: bool
+) -> None:
+    """Take the one owner of each address that a director's tunnel leads to for a realserver."""
+    for end in sorted(ends)[:MAX_ENDPOINTS]:
+        owners = claimants(observed, end)
+        if len(owners) == 1:
+            reason = f"it owns {ip_text(*end)}, where the director's tunnel ends"
+            evidence.realserver(owners.pop(), reason, proven=proven)
 
 
 def _answered_bare(observed: Observed) -> set[Address]:

@@ -460,9 +460,12 @@ def test_a_label_that_neither_end_of_a_link_can_have_is_refuted(cluster, analyse
         }
     )
     net.recorders["director"], net.recorders["rs2"] = net.recorders["rs2"], outside
+    found = analyse(net.tables("rs1", "rs2"))
+    assert found.roles() == ["realserver/given", "unknown/refuted"]
+    assert any("between a director and a router" in note for note in found.topology.notes)
     found = analyse(net.tables("rs1", "rs2", "router"))
     assert found.roles() == ["realserver/given", "unknown/refuted", "router/given"]
-    assert any("between a director and a router" in note for note in found.topology.notes)
+    assert any("its packets show a director" in note for note in found.topology.notes)
 
 
 def test_a_client_s_link_is_a_client_s_capture_at_either_end() -> None:
@@ -497,3 +500,16 @@ def test_a_mac_that_frames_prove_is_not_another_capture_s_by_its_label(cluster, 
     proven = found.observed.macs.own[1]
     assert proven
     assert not [host for host in found.hosts if host.name == "director" and host.macs & proven]
+
+
+def test_who_owns_the_end_of_the_director_s_tunnel_is_a_realserver(cluster, analyse, mac) -> None:
+    """It answers ARP for that address and never anything else: it may not unwrap at all."""
+    net = cluster(method="tun")
+    net.connect("rs1")
+    client, service = net.ends()
+    for number in range(3):
+        net.wait(1_000_000_000)
+        net.request(net.packet(client, service, tcp_seq=number, tcp_flags=2), "rs2")
+    net.arp()
+    found = analyse(net.tables("director", labels=False)).topology
+    assert found.mac_role(mac["rs2"]) == "realserver"

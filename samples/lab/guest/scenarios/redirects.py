@@ -68,6 +68,7 @@ def redirect_obeyed_by_router_dr(lab: Lab) -> None:
         flows=hit,
         may=lab.flows,
         hosts=["router", "rs1"],
+        may_hosts=["director"],
         cited={"director.pcap": REDIRECT, "router.pcap": REDIRECT},
     )
     lab.look("director.pcap", REDIRECT, "the redirect to the router")
