@@ -40,15 +40,17 @@ def frame(case: Case) -> pl.DataFrame:
     realserver_name, method, first_ns (common clock). A client that itself speaks to the
     realserver's address gets its answers rightly and is left out.
     """
+    translated = (case.connections.connections["method"] == "nat").any()
     parts = []
     for vantage in case.vantages:
         role = case.role(vantage.index)
         if role in ("client", "router"):
-            parts.append(_outside(case, vantage.index))
+            if translated:
+                parts.append(_outside(case, vantage.index))
             parts.append(_matched(case, vantage.index))
-        elif role == "realserver":
+        elif translated and role == "realserver":
             parts.append(_to_gateway(case, vantage.index))
-        elif role == "director":
+        elif translated and role == "director":
             parts.append(_untranslated(case, vantage.index))
     found = pl.concat([pl.DataFrame(schema=_SHAPE), *parts]).unique(
         ["connection", "way", "vantage"], keep="first", maintain_order=True
@@ -122,6 +124,8 @@ def _to_gateway(case: Case, index: int) -> pl.DataFrame:
     roles = {mac: case.role_of_mac(mac) for mac in _macs(case, index)}
     past = [mac for mac, role in roles.items() if role in ("router", "client")]
     brought = [mac for mac, role in roles.items() if role == "director"]
+    if not past:
+        return pl.DataFrame(schema=_SHAPE)
     asked = (
         _answers(case, index)
         .filter(pl.col("by_client"), pl.col("eth_src").is_in(brought))
@@ -151,6 +155,8 @@ def _untranslated(case: Case, index: int) -> pl.DataFrame:
     passed = case.topology.observed.passages.filter(
         pl.col("vantage") == index, pl.col("kind") == "routed"
     ).select(pl.col("out_row").alias("row"))
+    if passed.is_empty():
+        return pl.DataFrame(schema=_SHAPE)
     fronts = case.connections.legs.filter(pl.col("kind") == "front").select("connection")
     answers = (
         _answers(case, index)

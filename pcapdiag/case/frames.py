@@ -48,7 +48,10 @@ def evidence(
 def with_times(case: Case, rows: pl.DataFrame, name: str) -> pl.DataFrame:
     """Return `rows`, which have vantage and row, with the frames' times on the common clock."""
     parts = [pl.DataFrame(schema={"vantage": pl.UInt16, "row": pl.UInt32, name: pl.Int64})]
+    seen = set(rows["vantage"].unique())
     for vantage in case.vantages:
+        if vantage.index not in seen:
+            continue
         mine = rows.filter(pl.col("vantage") == vantage.index).select("vantage", "row").unique()
         times = mine.with_columns(vantage.packets["time_ns"].gather(mine["row"]).alias("time_ns"))
         common = case.clocks.common_time(vantage.index, "time_ns").alias(name)

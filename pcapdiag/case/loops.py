@@ -8,6 +8,7 @@ import polars as pl
 
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case
+    from pcapdiag.flows.vantage import VantageTables
 
 LOOP_TTLS: Final = 5
 """TTLs that one packet must be seen with. A forwarding host sees two, a packet that goes through a
@@ -38,7 +39,7 @@ def frame(case: Case) -> pl.DataFrame:
     service_name (null: none), expired_row (a time exceeded at this vantage that quotes a packet of
     its flow; null: none was seen).
     """
-    parts = [_at(case, vantage.index) for vantage in case.vantages]
+    parts = [_at(case, vantage.index) for vantage in case.vantages if _goes_round(vantage)]
     found = pl.concat([pl.DataFrame(schema={**_SHAPE, "expired_row": pl.UInt32}), *parts])
     legs = case.connections.legs.select("vantage", "flow", "connection")
     named = case.members.select("connection", "service_name")
@@ -48,6 +49,12 @@ def frame(case: Case) -> pl.DataFrame:
         .join(named, on="connection", how="left", maintain_order="left")
         .sort("first_ns", "vantage", "row", nulls_last=True)
     )
+
+
+def _goes_round(vantage: VantageTables) -> bool:
+    """Return whether a vantage has any packet often enough: few have, and this is soon told."""
+    firsts = vantage.packets["copy_of"].drop_nulls()
+    return len(firsts) > 0 and bool((firsts.value_counts()["count"] >= LOOP_TTLS - 1).any())
 
 
 def _at(case: Case, index: int) -> pl.DataFrame:

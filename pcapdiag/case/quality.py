@@ -137,6 +137,8 @@ def _kinds(rows: pl.LazyFrame, **wanted: pl.Expr) -> dict[str, Kind]:
 
 def _icmp_cut(vantage: VantageTables) -> Kind:
     unverifiable = vantage.icmp.filter(pl.col("icmp_checksum") == "unverifiable").select("row")
+    if unverifiable.is_empty():
+        return Kind(0, ())
     frames = vantage.packets.select("caplen", "wire_len")[unverifiable["row"]]
     cut = pl.col("caplen") < pl.col("wire_len")
     return _kinds(unverifiable.hstack(frames).lazy(), cut=cut)["cut"]
@@ -150,6 +152,8 @@ def _largest(vantage: VantageTables) -> int:
 
 def _doubled(vantage: VantageTables) -> Kind:
     packets = vantage.packets
+    if packets["copy_of"].null_count() == len(packets):
+        return Kind(0, ())
     rows = packets.select("copy_of", *_PLACE).with_row_index("row")
     seconds = rows.filter(pl.col("copy_of").is_not_null())
     firsts = packets.select(_PLACE)[seconds.get_column("copy_of")]

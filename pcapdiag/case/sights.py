@@ -56,6 +56,7 @@ def with_first(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
             pl.col("eth_dst").first().alias("seen_eth_dst"),
         )
     )
+    seen = set(first["seen_vantage"].unique()) or {0}
     quotes = pl.concat(
         [
             vantage.icmp_errors.select(
@@ -64,6 +65,7 @@ def with_first(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
                 *_QUOTE,
             )
             for vantage in case.vantages
+            if vantage.index in seen
         ]
     )
     return messages.join(first, on="message", how="left", maintain_order="left").join(

@@ -80,8 +80,14 @@ def frame(case: Case) -> pl.DataFrame:
     were right at a place further on.
     """
     every = pl.concat([item.sums for item in case.verified_sums])
-    parts = [_about(case, vantage, every) for vantage in case.vantages]
+    wrong = every.filter(pl.col("verdict") == "bad", ~pl.col("partial"))
+    where = set(wrong["vantage"].unique()) or {0}
+    parts = [_about(case, vantage, wrong) for vantage in case.vantages if vantage.index in where]
     bad = pl.concat(parts)
+    if bad.is_empty():
+        return bad.with_columns(
+            pl.lit(None, pl.String).alias("good_before"), pl.lit(value=False).alias("accepted")
+        )
     return _accepted(case, _elsewhere(case, bad, every)).sort("time_ns", "vantage", "row")
 
 
@@ -166,11 +172,9 @@ def _verdicts(
     )
 
 
-def _about(case: Case, vantage: VantageTables, every: pl.DataFrame) -> pl.DataFrame:
+def _about(case: Case, vantage: VantageTables, wrong: pl.DataFrame) -> pl.DataFrame:
     """Return the bad sums of packets that arrived at a vantage, and what they are."""
-    bad = every.filter(
-        pl.col("vantage") == vantage.index, pl.col("verdict") == "bad", ~pl.col("partial")
-    )
+    bad = wrong.filter(pl.col("vantage") == vantage.index)
     own = sorted(case.topology.vantage_macs[vantage.index])
     names = (
         "time_ns", "ip_proto", "ip_version", "src_hi", "src_lo", "dst_hi", "dst_lo", "eth_src",

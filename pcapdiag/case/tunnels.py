@@ -33,7 +33,8 @@ def rooms(case: Case) -> pl.DataFrame:
     offload artefacts left out; null: none), tunnel_vantage and tunnel_row (that packet), told_mtu
     (least MTU for inner packets that an ICMP message named; null: none), told (how many did).
     """
-    parts = [_seen(case, vantage) for vantage in case.vantages]
+    parts = [_seen(case, case.vantages[0])]
+    parts += [_seen(case, vantage) for vantage in case.vantages[1:] if vantage.tunnels.height]
     seen = (
         pl.concat(parts)
         .sort("outer_ip_len", "tunnel_vantage", "tunnel_row", descending=[True, False, False])

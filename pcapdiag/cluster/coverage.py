@@ -18,7 +18,7 @@ import polars as pl
 from pcapdiag.addresses import ip_text
 from pcapdiag.cluster import gaps, losses
 from pcapdiag.cluster.egress import common_span, leaving
-from pcapdiag.cluster.orientation import oriented
+from pcapdiag.cluster.orientation import oriented_one
 from pcapdiag.protocols import IpProto
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ class Coverage:
             (index, *seen)
             for index, role in enumerate(self.topology.roles)
             if role.role == "director"
-            for seen in leaving(oriented(self.vantages)[index], index, self.topology)
+            for seen in leaving(oriented_one(self.vantages[index]), index, self.topology)
         ]
 
     @cached_property

@@ -8,6 +8,7 @@ and effect: an acknowledgement was sent after what it acknowledges.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -78,6 +79,21 @@ class Shared:
     sights: pl.DataFrame
     neighbours: tuple[pl.DataFrame, ...]
 
+    @cached_property
+    def once(self) -> dict[str, dict[int, pl.DataFrame]]:
+        """Return by same and changed, and by vantage, the packets that it saw exactly once."""
+        result = {}
+        for key in ("same", "changed"):
+            single = self.sights.filter(pl.len().over("vantage", key) == 1)
+            parts = single.partition_by("vantage", as_dict=True)
+            result[key] = {index: parts.get((index,), single.clear()) for index in self.indices}
+        return result
+
+    @property
+    def indices(self) -> range:
+        """Return the vantages' indices."""
+        return range(len(self.neighbours))
+
 
 def shared(vantages: Sequence[VantageTables], found: Links) -> Shared:
     """Return a sample, spread over the captures, of what several vantages saw."""
@@ -110,15 +126,11 @@ def shared(vantages: Sequence[VantageTables], found: Links) -> Shared:
     return Shared(chosen, timed, tuple(_arp_frames(vantage) for vantage in vantages))
 
 
-def _seen_at_both(seen: pl.DataFrame, one: int, other: int) -> pl.DataFrame:
+def _seen_at_both(seen: Shared, one: int, other: int) -> pl.DataFrame:
     """Return the packets that two vantages saw exactly once each, side by side."""
     found = pl.DataFrame()
     for key in ("same", "changed"):
-        sides = [
-            seen.filter(pl.col("vantage") == index).filter(pl.len().over(key) == 1)
-            for index in (one, other)
-        ]
-        found = sides[0].join(sides[1], on=key, suffix="_2")
+        found = seen.once[key][one].join(seen.once[key][other], on=key, suffix="_2")
         if not found.is_empty():
             break
     return found
@@ -132,23 +144,24 @@ def between(
     other: int,
 ) -> Bounds:
     """Return the bounds on how far the clock of `other` is ahead of that of `one`."""
-    both = _seen_at_both(seen.sights, one, other).with_columns(
-        (pl.col("time_ns_2") - pl.col("time_ns")).alias("ahead"),
-        (pl.col("ttl").cast(pl.Int16) - pl.col("ttl_2").cast(pl.Int16)).alias("hops"),
-    )
+    both = _seen_at_both(seen, one, other)
     bounds = Bounds(packets=len(both))
     if both.is_empty():
         return bounds
     sent = pl.col("eth_src").is_in(list(own[one])) | pl.col("eth_dst").is_in(list(own[other]))
     taken = pl.col("eth_src").is_in(list(own[other])) | pl.col("eth_dst").is_in(list(own[one]))
-    same = pl.col("hops") == 0
-    there = (pl.col("hops") > 0) | (same & sent.fill_null(False) & ~taken.fill_null(False))
-    back = (pl.col("hops") < 0) | (same & taken.fill_null(False) & ~sent.fill_null(False))
-    for condition, upper in ((there, True), (back, False)):
-        rows = both.filter(condition.fill_null(False))
+    hops = pl.col("ttl").cast(pl.Int16) - pl.col("ttl_2").cast(pl.Int16)
+    by_mac = sent.fill_null(False).cast(pl.Int16) - taken.fill_null(False).cast(pl.Int16)
+    ways = both.select(
+        "time_ns",
+        "eth_src",
+        (pl.col("time_ns_2") - pl.col("time_ns")).alias("ahead"),
+        pl.when(hops == 0).then(by_mac).otherwise(hops.sign()).fill_null(0).alias("way"),
+    )
+    for way, upper in ((1, True), (-1, False)):
+        rows = ways.filter(pl.col("way") == way)
         bounds.add(time=rows["time_ns"], ahead=rows["ahead"], upper=upper)
-    open_ = both.filter(~(there.fill_null(False) | back.fill_null(False)))
-    _add_open(bounds, open_)
+    _add_open(bounds, ways.filter(pl.col("way") == 0))
     if not (bounds.upper and bounds.lower):
         _add_causes(vantages, seen, bounds, one, other)
     _add_arp(seen, own, bounds, one, other)
@@ -160,6 +173,8 @@ def _add_open(bounds: Bounds, rows: pl.DataFrame) -> None:
 
     Between two hosts only one way round fits; else it is only known that the way is short.
     """
+    if rows.is_empty():
+        return
     senders = rows.get_column("eth_src").drop_nulls().unique().sort().head(3)
     ways = [rows.filter(pl.col("eth_src") == mac) for mac in senders]
     least = [way.select(pl.col("ahead").min()).item() for way in ways]
@@ -257,10 +272,9 @@ def _add_arp(
         if frames.is_empty() or heard.is_empty():
             continue
         both = (
-            frames.with_columns((pl.col("time_ns") + shift).alias("expected"))
-            .sort("expected")
+            frames.select("key", "time_ns", (pl.col("time_ns") + shift).alias("expected"))
             .join_asof(
-                heard.with_columns(pl.col("time_ns").alias("arrived")).sort("arrived"),
+                heard.select("key", pl.col("time_ns").alias("arrived")),
                 left_on="expected",
                 right_on="arrived",
                 by="key",
@@ -268,8 +282,8 @@ def _add_arp(
                 tolerance=ARP_MATCH_NS,
                 check_sortedness=False,
             )
+            .drop_nulls("arrived")
         )
-        both = both.drop_nulls("arrived")
         ahead = both["arrived"] - both["time_ns"] if upper else both["time_ns"] - both["arrived"]
         time = both["time_ns"] if upper else both["arrived"]
         bounds.add(time=time, ahead=ahead, upper=upper)
@@ -285,7 +299,12 @@ def _rough(bounds: Bounds) -> int | None:
 
 
 def _arp_frames(vantage: VantageTables) -> pl.DataFrame:
-    """Return the ARP and ND frames without an equal within ARP_ALONE_NS: key, eth_src, time_ns."""
+    """Return the ARP and ND frames without an equal within ARP_ALONE_NS, by time.
+
+    Columns: key, eth_src, time_ns.
+    """
+    if vantage.arp.is_empty():
+        return pl.DataFrame(schema={"key": pl.UInt64, "eth_src": pl.UInt64, "time_ns": pl.Int64})
     times = vantage.packets.select("time_ns", "copy_of")[vantage.arp.get_column("row")]
     rows = vantage.arp.hstack(times).filter(
         pl.col("time_ns").is_not_null() & pl.col("copy_of").is_null()
@@ -302,4 +321,4 @@ def _arp_frames(vantage: VantageTables) -> pl.DataFrame:
     alone = (before.fill_null(ARP_ALONE_NS) >= ARP_ALONE_NS) & (
         after.fill_null(ARP_ALONE_NS) >= ARP_ALONE_NS
     )
-    return keyed.filter(alone)
+    return keyed.filter(alone).sort("time_ns")

@@ -28,10 +28,13 @@ def oriented(vantages: Sequence[VantageTables]) -> tuple[VantageTables, ...]:
     That is the side without a well-known port where the other has one, else the side that was seen
     first. `flows` gets a column `turned` where any flow was; the `by_orig` of packets follows.
     """
-    return tuple(_oriented(vantage) for vantage in vantages)
+    return tuple(oriented_one(vantage) for vantage in vantages)
 
 
-def _oriented(vantage: VantageTables) -> VantageTables:
+def oriented_one(vantage: VantageTables) -> VantageTables:
+    """Return one vantage as `oriented` does."""
+    if (vantage.flows.get_column("ip_proto") == int(IpProto.TCP)).all():
+        return vantage
     low = {side: pl.col(f"{side}_port") < WELL_KNOWN_PORTS for side in ("orig", "resp")}
     first = pl.coalesce("orig_first_ns", "last_ns") <= pl.coalesce("resp_first_ns", "last_ns")
     turned = (

@@ -163,7 +163,7 @@ def returned_directly(
         ):
             continue
         owners = claimants(observed, address)
-        for row in part.sort("vantage", "ip_proto", "resp_port").iter_rows(named=True):
+        for row in part.sort("vantage", "ip_proto", "resp_port", "receiver").iter_rows(named=True):
             answering = set(row["mac"])
             asked = row["receiver"]
             if asked not in owners or answering & owners:
