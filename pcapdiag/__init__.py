@@ -2,7 +2,8 @@
 
 The floors, imports go downward only (tests/test_architecture.py holds that):
 
-- `errors`, `protocols`, `addresses`, `text`, `schema`, `result`, `site`: words and forms
+- `errors`, `protocols`, `addresses`, `text`, `schema`, `result`, `site`: words and forms;
+  `memory`: what is given back
 - `capture/`: files to frames
 - `decode/`: frame bytes to tables
 - `flows/`: packets to conversations and ICMP errors; `export/`: tables to files

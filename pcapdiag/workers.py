@@ -5,7 +5,6 @@ Only paths and tables travel. `distributed.Client.get_executor()` is an executor
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import stat
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag import memory
 from pcapdiag.capture import indexed
 from pcapdiag.capture.reader import open_capture
 from pcapdiag.capture.source import STDIN
@@ -81,7 +81,7 @@ def read_capture(
             )
             info = reader.info
     if large:
-        _give_back()
+        memory.give_back()
     if progress:
         progress(path, size or 0, size)
     return ReadCapture(info, decoded, sha256.result() if sha256 else None)
@@ -149,13 +149,6 @@ def _read_elsewhere(
     except CaptureError as error:
         raise type(error)(path, error.message) from error
     return replace(read, info=replace(read.info, path=path))
-
-
-def _give_back() -> None:
-    """Let the C library return what decoding has freed: glibc keeps it, scattered as it is."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _size(path: str) -> int | None:

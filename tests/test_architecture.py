@@ -24,7 +24,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 FLOORS: Final = {
     "": 0,  # pcapdiag itself: its version
     **dict.fromkeys(
-        ("errors", "protocols", "addresses", "text", "schema", "result", "site"),
+        ("errors", "memory", "protocols", "addresses", "text", "schema", "result", "site"),
         0,
     ),
     "capture": 1,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from pcapdiag import schema
+from pcapdiag import memory, schema
 from pcapdiag.capture.frames import NO_TIME
 from pcapdiag.decode import (
     arp,
@@ -50,6 +50,11 @@ GUE_PORTS: Final = frozenset({UDP_PORT_GUE})
 HEADERS_AT_ONCE: Final = 1 << 15
 """Frames whose headers are decoded together: what one pass over them fetched is still in the
 processor's cache for the next. Less, and the passes' own overhead shows."""
+
+
+LARGE: Final = 1 << 19
+"""Rows from which on the pieces of a column, once joined, are worth handing back one by one: the
+joined columns would else stand beside all the pieces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,13 +125,17 @@ def concat(parts: list[Decoded]) -> Decoded:
 
 def _stacked(frames: list[pl.DataFrame], table: str) -> pl.DataFrame:
     """Return frames as one, each column in one piece, as it is read by row many times."""
+    large = sum(len(frame) for frame in frames) > LARGE
     columns = [frame.get_columns() for frame in frames if len(frame)]
     frames.clear()
     if not columns:
         return schema.empty(table)
-    return pl.DataFrame(
-        [pl.concat([part.pop(0) for part in columns], rechunk=True) for _ in schema.dtypes(table)]
-    )
+    whole = []
+    for _ in schema.dtypes(table):
+        whole.append(pl.concat([part.pop(0) for part in columns], rechunk=True))
+        if large:
+            memory.give_back()
+    return pl.DataFrame(whole)
 
 
 def decode_batch(
