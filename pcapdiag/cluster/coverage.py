@@ -1,6 +1,6 @@
 """What a vantage could have seen: absence proves something only where presence would have shown.
 
-Looked at are the span of its captures on the common clock and the gaps between them, their filters
+Looked at are the span of its captures on the common clock and the gaps in it, their filters
 (written in the file, or inferred from what is in it), the interfaces on which forwarded packets
 leave, drop counters, and how much the capture lost by its own account: bytes that TCP shows to have
 existed and that no frame holds.
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag.addresses import ip_text
-from pcapdiag.cluster import gaps, losses
+from pcapdiag.cluster import gaps, losses, standstills
 from pcapdiag.cluster.egress import common_span, leaving
 from pcapdiag.cluster.orientation import oriented_one
 from pcapdiag.protocols import IpProto
@@ -92,7 +92,7 @@ class Coverage:
             return Visibility(False, f"the capture at {name} began later")
         if time_ns + margin_ns > span[1] + error:
             return Visibility(False, f"the capture at {name} ended before or just then")
-        return self._between_files(vantage, time_ns - error, time_ns + margin_ns + error)
+        return self._no_gap(vantage, time_ns - error, time_ns + margin_ns + error)
 
     def capture_ends_after(
         self, vantage: int, time_ns: int, margin_ns: int = MARGIN_NS
@@ -188,14 +188,17 @@ class Coverage:
             [
                 (index, number, *gap)
                 for index, number, _, captures in self._leaving
-                for gap in gaps.between(self.vantages[index], captures)
+                for gap in gaps.between(self.vantages[index], captures, self._stood_still[index])
             ]
         )
 
     @cached_property
     def pauses(self) -> tuple[list[Span], ...]:
-        """Return when each vantage captured nothing, between its files (vantage's own clock)."""
-        return tuple(gaps.between(vantage) for vantage in self.vantages)
+        """Return when each vantage captured nothing though it might have (vantage's own clock)."""
+        return tuple(
+            gaps.between(vantage, None, still)
+            for vantage, still in zip(self.vantages, self._stood_still, strict=True)
+        )
 
     def loss(self, vantage: int) -> Loss:
         """Return how much of what passed a vantage its captures lost."""
@@ -205,14 +208,24 @@ class Coverage:
         """Return whether `count` packets, none of which was seen, cannot all have been lost."""
         return count > 0 and self.loss(vantage).upper ** count < PROOF
 
-    def _between_files(self, vantage: int, begin_ns: int, end_ns: int) -> Visibility:
-        """Return whether the files of a vantage leave no gap within a time."""
+    def _no_gap(self, vantage: int, begin_ns: int, end_ns: int) -> Visibility:
+        """Return whether the captures of a vantage leave no gap within a time."""
         name = self.vantages[vantage].name
+        within = gaps.between(self.vantages[vantage])
         for gap in self.pauses[vantage]:
             first, last = (self.clocks.common(vantage, edge) for edge in gap)
             if first is not None and last is not None and first < end_ns and begin_ns < last:
-                return Visibility(False, f"the capture at {name} pauses then, between two files")
+                why = (
+                    "pauses then, between two files"
+                    if gap in within
+                    else "stands still then, though packets passed"
+                )
+                return Visibility(False, f"the capture at {name} {why}")
         return Visibility(True, f"{name} was capturing then")
+
+    @cached_property
+    def _stood_still(self) -> tuple[pl.DataFrame, ...]:
+        return standstills.find(self.vantages, self.topology.vantage_macs, self.clocks)
 
     @cached_property
     def _leaving(self) -> list[tuple[int, int, int, frozenset[int]]]:

@@ -1,7 +1,8 @@
-"""When nothing was captured at a vantage between its files, though capturing went on later.
+"""When nothing was captured at a vantage, though capturing went on later.
 
 A ring loses nothing where one file follows the other at once. A capture that was stopped and
-started again does, and so does a ring of which a file is missing.
+started again does, and so does a ring of which a file is missing, and one file in which the capture
+stood still (standstills.py).
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
+
+from pcapdiag.cluster.standstills import LONG_PAUSE
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -18,25 +21,30 @@ if TYPE_CHECKING:
 
 Span = tuple[int, int]
 
-LONG_PAUSE: Final = 10
-"""Mean pauses between frames from which the one between two files is a gap. Where packets come at
-random, one pause in 20,000 is as long; traffic in bursts has more, and costs an answer, no more."""
-
 BRIEF_NS: Final = 10_000_000
 """No capture is stopped and started again within 10 ms, and a full ring file is followed sooner."""
 
 
-def between(vantage: VantageTables, chosen: Collection[int] | None = None) -> list[Span]:
+def between(
+    vantage: VantageTables,
+    chosen: Collection[int] | None = None,
+    stood_still: pl.DataFrame | None = None,
+) -> list[Span]:
     """Return the gaps (from, until), on the vantage's own clock and in order.
+
+    `stood_still` (standstills.find): when single files hold nothing; each is taken for two files.
+    A pause between files is a gap from LONG_PAUSE mean pauses on; traffic in bursts has longer
+    ones, which costs an answer, no more.
 
     With `chosen` (numbers of captures) those among these captures: of others only such as run at
     no time beside them may fill a gap, for they are files of the same ring; what runs beside them
     is another interface.
     """
     timed = [
-        (info.first_ns, info.last_ns, _longest_usual(info), number)
+        (*piece, _longest_usual(info), number)
         for info, number in zip(vantage.captures, vantage.capture_ids, strict=True)
         if info.first_ns is not None and info.last_ns is not None
+        for piece in _pieces((info.first_ns, info.last_ns), number, stood_still)
     ]
     timed.sort()
     if chosen is not None:
@@ -88,6 +96,16 @@ def follows(
         .filter(pl.col("gap_from_ns") < pl.col("time") + margin_ns)
     )
     return pl.int_range(len(packets), eager=True).is_in(met.get_column("place").implode())
+
+
+def _pieces(span: Span, capture: int, stood_still: pl.DataFrame | None) -> list[Span]:
+    """Return what is left of a capture's span without the times at which it stood still."""
+    if stood_still is None:
+        return [span]
+    still = stood_still.filter(pl.col("capture") == capture).sort("from_ns")
+    begins = [span[0], *still.get_column("until_ns").to_list()]
+    ends = [*still.get_column("from_ns").to_list(), span[1]]
+    return list(zip(begins, ends, strict=True))
 
 
 def _longest_usual(info: CaptureInfo) -> int:
