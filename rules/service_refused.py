@@ -10,7 +10,8 @@ Mechanism
     VIP (ip_vs_leave), never with a reset. A port that is no virtual service is refused by the
     director's own TCP with a reset. A REJECT rule says host or communication prohibited, port
     unreachable (the default of iptables) or reset, on the director or on the realserver. A reset
-    from the realserver itself means that nothing listens there on the VIP and port.
+    from the realserver itself means that nothing listens there on the VIP and port, or such a rule:
+    the two look alike.
 
 Evidence
     The request, and the error that quotes it or the reset that acknowledges it; whose network card
@@ -205,7 +206,9 @@ def _cause(how: str, emitter: str) -> Cause:
                 text="nothing listens there (UDP), or a REJECT rule of iptables does so by default",
             )
         return Cause(
-            code="nothing-listens", text="nothing listens there on the address and port asked for"
+            code="realserver-reset",
+            text="nothing listens there on the address and port asked for, or a REJECT rule says "
+            "so by resets",
         )
     return Cause(code="refused", text="the captures do not show whose network card sent it")
 

@@ -131,6 +131,28 @@ def test_the_connections_hit_are_named(folder):
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
+def test_the_cause_is_the_true_one(folder):
+    """A rule that reports names a cause that the fault implies, and no other."""
+    entries = truths.allowances(truths.read(folder))
+    right: dict[str, set[str]] = {}
+    for entry in entries:
+        right.setdefault(truths.rule(entry), set()).update(truths.causes(entry))
+    open_ones = {truths.rule(entry) for entry in entries if not truths.causes(entry)}
+    findings = _result(folder).findings
+    said = {(item.rule, item.cause.code) for finding in findings for item in finding.folded}
+    said |= {(finding.rule, finding.cause.code) for finding in findings}
+    judged = {item for item in said if item[0] in right.keys() - open_ones}
+    assert {item for item in judged if item[1] not in right[item[0]]} == set()
+
+
+@pytest.mark.parametrize("folder", [item for item in FOLDERS if "-lab-" in item.id])
+def test_the_lab_names_the_cause_of_all_that_it_allows(folder):
+    """What was done is known, and so is the cause of whatever may be said about it."""
+    entries = truths.allowances(truths.read(folder))
+    assert [truths.rule(entry) for entry in entries if not truths.causes(entry)] == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_the_hosts_involved_are_named(folder):
     """A finding says on which hosts the fault shows, by name, address or MAC."""
     truth = truths.read(folder)

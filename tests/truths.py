@@ -49,6 +49,12 @@ def rule(entry: dict[str, Any]) -> str:
     return ALIASES.get(entry["id"], entry["id"])
 
 
+def causes(entry: dict[str, Any]) -> set[str]:
+    """Return the causes that are right for an entry; none where the truth does not know it."""
+    named = entry.get("cause") or ()
+    return {named} if isinstance(named, str) else set(named)
+
+
 def demands(truth: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what must be reported, as far as there is a rule for it."""
     return [entry for entry in truth["must_report"] if rule(entry) in registry.rules()]

@@ -75,7 +75,7 @@ def test_some_refused_among_many_is_a_smaller_outage():
     [
         ("1.001 s>c2 icmp 3/10 quote=4 mac=rs>x !", "realserver-firewall"),
         ("1.001 s>c2 icmp 3/13 quote=4 mac=rs>x qlen=28 !", "realserver-firewall"),
-        ("1.001 s>c2 RA seq=-1000 ack=1 id=0 mac=rs>x !", "nothing-listens"),
+        ("1.001 s>c2 RA seq=-1000 ack=1 id=0 mac=rs>x !", "realserver-reset"),
         ("1.001 s>c2 icmp 3/3 quote=4 mac=rs>x !", "realserver-port-unreachable"),
     ],
 )

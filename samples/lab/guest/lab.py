@@ -34,7 +34,7 @@ class Lab:
         self.faults: list[dict[str, str]] = []
         self.later: list[tuple[float, str, str]] = []
         self.demands: list[dict[str, Any]] = []
-        self.allowed: list[str] = []
+        self.allowed: list[dict[str, Any]] = []
         self.pointers: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self.started = 0.0
@@ -190,19 +190,25 @@ class Lab:
     def must(
         self,
         rule: str,
-        *,
+        *causes: str,
         flows: Iterable[Flow] = (),
         may: Iterable[Flow] = (),
         hosts: Sequence[str] = (),
         may_hosts: Sequence[str] = (),
+        may_causes: Sequence[str] = (),
         cited: dict[str, str] | None = None,
         **facts: Any,
     ) -> None:
-        """Demand a finding: connections, hosts, and per capture a pcap filter for its proof.
+        """Demand a finding: cause, connections, hosts, and per capture a pcap filter for its proof.
 
-        `may_hosts` may be named as well: they took part without being at fault.
+        Each of `causes` is what the fault implies; of several, each says it from another side.
+        `may_causes` say less, and are as true where captures are spoiled. `may_hosts` may be named
+        as well: they took part without being at fault.
         """
-        demand: dict[str, Any] = {"id": rule, "flows": [flow.id for flow in flows]}
+        demand: dict[str, Any] = {"id": rule, "cause": _one_or_more(causes)}
+        if may_causes:
+            demand["may_causes"] = list(may_causes)
+        demand["flows"] = [flow.id for flow in flows]
         also = [flow.id for flow in may if flow.id not in demand["flows"]]
         if also:
             demand["may_flows"] = also
@@ -216,9 +222,9 @@ class Lab:
         }
         self.demands.append(demand)
 
-    def may(self, *rules: str) -> None:
-        """Allow findings that are right but need not be made."""
-        self.allowed.extend(rules)
+    def may(self, rule: str, *causes: str) -> None:
+        """Allow a finding that is right but need not be made."""
+        self.allowed.append({"id": rule, "cause": _one_or_more(causes)})
 
     def look(self, file: str, wanted: str, what: str) -> None:
         """Point the reader to frames."""
@@ -246,3 +252,7 @@ class Lab:
 def _length(flow: Flow) -> float:
     waits = {"pause": lambda amount: amount, "late": lambda _: LATE_S}
     return 1.0 + sum(waits[word](amount) for word, amount in flow.steps if word in waits)
+
+
+def _one_or_more(causes: Sequence[str]) -> str | list[str]:
+    return causes[0] if len(causes) == 1 else list(causes)

@@ -35,8 +35,8 @@ FIREWALL = ("iptables-save -c", "ip6tables-save -c", "nft list ruleset")
 def write_truth(lab: Lab, folder: Path, text: str) -> None:
     """Write what was so; `text` is the scenario's docstring."""
     description, _, story = inspect.cleandoc(text).partition("\n\n")
-    demanded = {item["id"] for item in lab.demands}
-    silent = [rule for rule in RULES if rule not in demanded and rule not in lab.allowed]
+    spoken_of = {item["id"] for item in (*lab.demands, *lab.allowed)}
+    silent = [rule for rule in RULES if rule not in spoken_of]
     fault = "; ".join(f"{item['host']}: {item['cmd']}" for item in lab.faults) or None
     truth: dict[str, Any] = {
         "scenario": lab.name,
@@ -51,7 +51,7 @@ def write_truth(lab: Lab, folder: Path, text: str) -> None:
         "fault": fault,
         "fault_commands": lab.faults,
         "must_report": lab.demands,
-        "may_report": [{"id": rule} for rule in lab.allowed],
+        "may_report": lab.allowed,
         "must_not_report": [{"id": rule} for rule in silent],
         "notes": lab.notes,
         "look_at": lab.pointers,

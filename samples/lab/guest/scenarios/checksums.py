@@ -12,7 +12,6 @@ from scenarios import scenario
 
 if TYPE_CHECKING:
     from lab import Lab
-    from traffic import Flow
 
 TOO_BIG = "icmp[0:2] == 0x0304"
 BOX = (
@@ -23,10 +22,13 @@ QUOTED_SOURCE_PORT = "@th,224,16"
 """Behind 8 bytes of ICMP and 20 of the quoted IP header."""
 QUOTED_TARGET_PORT = "@th,240,16"
 QUOTED_TOS = "@th,72,8"
+UNTOLD = ["no-icmp-generated"]
+"""What those see of it whom the messages do not reach."""
 MESSAGES = "icmp type destination-unreachable icmp code 4"
 
 
-def _play(lab: Lab) -> list[Flow]:
+def _play(lab: Lab, cause: str) -> None:
+    """Let large transfers fail; `cause` is what the box does to the messages about them."""
     large = lab.browse("far-large", [("get", 9000)], client="client-far", count=5, every=0.8)
     lab.browse("far-small", [("get", 400)], client="client-far", count=3, every=1.1)
     lab.background(8)
@@ -38,9 +40,17 @@ def _play(lab: Lab) -> list[Flow]:
     file = "director-eth0.pcap" if nat else "director.pcap"
     lab.look(file, TOO_BIG, "messages whose ICMP checksum is wrong")
     hosts = sorted({flow.realserver for flow in large if flow.realserver})
-    lab.must("pmtud-blackhole", flows=large, hosts=hosts, direction="to-client")
-    lab.must("icmp-checksum-burst", hosts=["router"], may_hosts=["isp"], cited={file: TOO_BIG})
-    return large
+    lab.must(
+        "pmtud-blackhole",
+        "icmp-corrupt",
+        flows=large,
+        hosts=hosts,
+        may_causes=UNTOLD,
+        direction="to-client",
+    )
+    lab.must(
+        "icmp-checksum-burst", cause, hosts=["router"], may_hosts=["isp"], cited={file: TOO_BIG}
+    )
 
 
 @scenario
@@ -48,7 +58,7 @@ def checksum_quoted_port_dr(lab: Lab) -> None:
     """LVS-DR; a NAT box rewrites the port quoted in ICMP and leaves the checksum as it was."""
     lab.cluster("dr", "public", narrow_mtu=1400)
     lab.fault("router", f"{BOX} {MESSAGES} {QUOTED_SOURCE_PORT} set 8080")
-    _play(lab)
+    _play(lab, "rewrite-without-checksum")
 
 
 @scenario
@@ -59,7 +69,7 @@ def checksum_quoted_port_nat(lab: Lab) -> None:
         "router",
         f"{BOX} {MESSAGES} {QUOTED_TARGET_PORT} set 40000",
     )
-    _play(lab)
+    _play(lab, "rewrite-without-checksum")
 
 
 @scenario
@@ -67,7 +77,7 @@ def checksum_stuck_bit_dr(lab: Lab) -> None:
     """LVS-DR; a memory cell of the router is stuck: one bit of each ICMP error is wrong."""
     lab.cluster("dr", "carrier", narrow_mtu=1400)
     lab.fault("router", f"{BOX} {MESSAGES} {QUOTED_TOS} set 0x20")
-    _play(lab)
+    _play(lab, "bit-error")
 
 
 @scenario
@@ -75,7 +85,7 @@ def checksum_truncated_dr(lab: Lab) -> None:
     """LVS-DR; a box cuts ICMP errors to the bytes that RFC 792 asks for, and sums nothing anew."""
     lab.cluster("dr", "routed-vip", narrow_mtu=1400)
     lab.fault("router", f"{BOX} {MESSAGES} ip length set 56")
-    _play(lab)
+    _play(lab, "quote-truncated")
 
 
 @scenario
@@ -94,6 +104,8 @@ def checksum_tcp_dr(lab: Lab) -> None:
     requests = f"src net {where} and tcp[14:2] == 0x0111"
     lab.must(
         "transport-checksum-burst",
+        "rewritten-without-checksum",
+        "corrupted",
         flows=damaged,
         cited={"rs1.pcap": requests, "rs2.pcap": requests, "director.pcap": requests},
     )

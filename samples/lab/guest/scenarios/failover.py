@@ -32,8 +32,15 @@ def failover_unsynced_dr(lab: Lab) -> None:
     lab.faults.append({"host": "director2", "cmd": "takes over without the sync daemon"})
     _take_over(lab)
     lab.expect(bool(lab.failed("long")), "connections that outlive the first director fail")
-    lab.may("connection-expired-at-director")
     reset = f"tcp[tcpflags] & tcp-rst != 0 and src host {lab.made.plan.vip}"
+    lab.must(
+        "connection-expired-at-director",
+        "failover-without-sync",
+        flows=lab.failed("long"),
+        may=lab.flows,
+        hosts=["director2"],
+        cited={"director2.pcap": reset},
+    )
     lab.look("director2.pcap", reset, "resets of the second director")
 
 

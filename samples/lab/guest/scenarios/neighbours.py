@@ -24,7 +24,12 @@ def vip_arp_conflict_dr(lab: Lab) -> None:
     lab.background(14)
     lab.play()
     answers = f"arp[6:2] == 2 and arp src host {cluster.plan.vip}"
-    lab.must("vip-arp-conflict", hosts=["director", "rs2"], cited={"router.pcap": answers})
+    lab.must(
+        "vip-arp-conflict",
+        "realserver-answers",
+        hosts=["director", "rs2"],
+        cited={"router.pcap": answers},
+    )
     lab.look("router.pcap", answers, "two hosts answer for the VIP")
 
 
@@ -36,7 +41,7 @@ def vip_missing_dr(lab: Lab) -> None:
     lab.background()
     lab.capture("director", "rs1", "rs2", "rs3", "router", "client=client-near")
     lab.play()
-    _ignored(lab, f"dst host {cluster.plan.vip} and {SYN}")
+    _ignored(lab, "vip-not-configured", f"dst host {cluster.plan.vip} and {SYN}")
 
 
 @scenario
@@ -53,8 +58,8 @@ def tunnel_down_tun(lab: Lab) -> None:
     complaint = f"icmp[0:2] == 0x0303 and src host {lab.made.rip(2)}"
     relayed = f"icmp[0:2] == 0x0303 and src host {lab.made.plan.vip}"
     cited = {"rs2.pcap": "ip proto 4", "director.pcap": "icmp[0:2] == 0x0303"}
-    lab.must("realserver-ignores-vip", flows=hit, hosts=["rs2"], cited=cited)
-    lab.may("service-refused")
+    lab.must("realserver-ignores-vip", "no-tunnel-device", flows=hit, hosts=["rs2"], cited=cited)
+    lab.may("service-refused", "realserver-port-unreachable")
     lab.look("rs2.pcap", complaint, "the kernel has no tunnel for it, and says so to the director")
     lab.look("director.pcap", relayed, "ip_vs says it again to the clients, from the VIP")
 
@@ -66,14 +71,14 @@ def tunnel_rp_filter_tun(lab: Lab) -> None:
     lab.fault("rs2", "sysctl -qw net.ipv4.conf.all.rp_filter=1 net.ipv4.conf.tunl0.rp_filter=1")
     lab.background()
     lab.play()
-    _ignored(lab, "ip proto 4")
+    _ignored(lab, "dropped-in-tunnel", "ip proto 4")
 
 
-def _ignored(lab: Lab, proof: str) -> None:
+def _ignored(lab: Lab, cause: str, proof: str) -> None:
     hit = lab.failed()
     lab.expect(3 <= len(hit) < len(lab.flows), "one realserver's connections fail")
     lab.expect({flow.error for flow in hit} == {"timeout"}, "in silence")
-    lab.must("realserver-ignores-vip", flows=hit, hosts=["rs2"], cited={"rs2.pcap": proof})
+    lab.must("realserver-ignores-vip", cause, flows=hit, hosts=["rs2"], cited={"rs2.pcap": proof})
     lab.look("rs2.pcap", proof, "requests that nothing answers")
 
 
@@ -94,7 +99,11 @@ def forwarding_loop_dr(lab: Lab) -> None:
     lab.expect(2 <= len(hit) < len(lab.flows), "every other connection loops")
     spent = f"dst host {cluster.plan.vip} and {SYN} and ip[8] < 20"
     lab.must(
-        "forwarding-loop", flows=hit, hosts=["director", "rs2"], cited={"director.pcap": spent}
+        "forwarding-loop",
+        "members-loop",
+        flows=hit,
+        hosts=["director", "rs2"],
+        cited={"director.pcap": spent},
     )
     lab.look("director.pcap", spent, "SYNs that come by with ever lower TTL")
 
@@ -112,6 +121,7 @@ def nat_reply_bypasses_director(lab: Lab) -> None:
     bare = f"src host {cluster.rip(2)} and port 80 and dst net {cluster.plan.near}"
     lab.must(
         "nat-reply-bypasses-director",
+        "reply-bypasses-director",
         flows=hit,
         hosts=["rs2"],
         cited={"rs2.pcap": bare, "router.pcap": bare, "client.pcap": bare},

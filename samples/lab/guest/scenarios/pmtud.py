@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 NARROW = 1400
 TOO_BIG = "icmp[0:2] == 0x0304"
 TOO_BIG_V6 = "icmp6 and ip6[40] == 2"
+MSS = ["uploads-refused", "mss-too-large"]
+"""The MSS is too large, and where it was used, the director said so."""
 DROP_TOO_BIG = "-p icmp --icmp-type fragmentation-needed -j DROP"
 
 
@@ -30,10 +32,17 @@ def _captures(lab: Lab) -> None:
     lab.capture(*directors, "rs1", "rs2", "router", "client=client-far")
 
 
-def _blackhole(lab: Lab, large: list[Flow], *, direction: str = "to-client") -> None:
+def _blackhole(lab: Lab, large: list[Flow], cause: str, *, direction: str = "to-client") -> None:
     lab.expect(lab.failed() == large, "the large transfers fail, and only they")
     hosts = sorted({flow.realserver for flow in large if flow.realserver})
-    lab.must("pmtud-blackhole", flows=large, hosts=hosts, direction=direction)
+    lab.must(
+        "pmtud-blackhole",
+        cause,
+        flows=large,
+        hosts=hosts,
+        may_causes=["no-icmp-generated"],
+        direction=direction,
+    )
     stalled = f"port {large[0].client[1]}"
     lab.look(f"{large[0].realserver}.pcap", stalled, "a transfer that stalls")
 
@@ -47,7 +56,7 @@ def pmtud_filtered_upstream_dr(lab: Lab) -> None:
     lab.background(8)
     _captures(lab)
     lab.play()
-    _blackhole(lab, large)
+    _blackhole(lab, large, "no-icmp-generated")
 
 
 @scenario
@@ -59,7 +68,7 @@ def pmtud_director_input_nat(lab: Lab) -> None:
     lab.background(8)
     _captures(lab)
     lab.play()
-    _blackhole(lab, large)
+    _blackhole(lab, large, "icmp-not-forwarded")
     _not_forwarded(lab, large, "director-eth0.pcap", TOO_BIG)
 
 
@@ -72,7 +81,7 @@ def pmtud_director_input_tun(lab: Lab) -> None:
     lab.background(8)
     _captures(lab)
     lab.play()
-    _blackhole(lab, large)
+    _blackhole(lab, large, "icmp-not-forwarded")
     _not_forwarded(lab, large, "director.pcap", TOO_BIG)
 
 
@@ -86,7 +95,7 @@ def pmtud_director_input_ipv6_dr(lab: Lab) -> None:
     lab.background(8)
     _captures(lab)
     lab.play()
-    _blackhole(lab, large)
+    _blackhole(lab, large, "icmp-not-forwarded")
     _not_forwarded(lab, large, "director.pcap", TOO_BIG_V6)
 
 
@@ -99,12 +108,18 @@ def pmtud_director_output_dr(lab: Lab) -> None:
     lab.background(8)
     _captures(lab)
     lab.play()
-    _blackhole(lab, large)
+    _blackhole(lab, large, "icmp-not-forwarded")
     _not_forwarded(lab, large, "director.pcap", TOO_BIG)
 
 
 def _not_forwarded(lab: Lab, large: list[Flow], file: str, proof: str) -> None:
-    lab.must("icmp-unreachable-not-forwarded", flows=large, hosts=["director"], cited={file: proof})
+    lab.must(
+        "icmp-unreachable-not-forwarded",
+        "swallowed-by-director",
+        flows=large,
+        hosts=["director"],
+        cited={file: proof},
+    )
     lab.look(file, proof, "too-big messages come in, none goes out")
 
 
@@ -118,7 +133,7 @@ def pmtud_realserver_firewall_dr(lab: Lab) -> None:
     lab.background(8)
     _captures(lab)
     lab.play()
-    _blackhole(lab, large)
+    _blackhole(lab, large, "icmp-ignored-by-sender")
     lab.look("rs1.pcap", TOO_BIG, "it arrives, to no effect")
 
 
@@ -131,7 +146,8 @@ def pmtud_realserver_firewall_nat(lab: Lab) -> None:
     lab.background(8)
     _captures(lab)
     lab.play()
-    _blackhole(lab, [flow for flow in large if flow.realserver == "rs2"])
+    theirs = [flow for flow in large if flow.realserver == "rs2"]
+    _blackhole(lab, theirs, "icmp-ignored-by-sender")
     lab.look("rs2.pcap", TOO_BIG, "it arrives, to no effect")
 
 
@@ -145,8 +161,8 @@ def pmtud_upload_tunnel_tun(lab: Lab) -> None:
     uploads += lab.browse("upload", [("post", 12000)], count=3, start=2, every=0.9)
     lab.capture("director", "rs1", "rs2", "router", "client=client-near")
     lab.play()
-    _blackhole(lab, uploads, direction="to-realserver")
-    lab.may("tunnel-mss-too-large")
+    _blackhole(lab, uploads, "icmp-filtered-upstream", direction="to-realserver")
+    lab.may("tunnel-mss-too-large", *MSS)
     lab.look("director.pcap", TOO_BIG, "the director's 3/4, which ends at the router")
 
 
@@ -162,8 +178,8 @@ def pmtud_upload_silent_gre_tun(lab: Lab) -> None:
     uploads += lab.browse("upload", [("post", 12000)], count=3, start=2, every=0.9)
     lab.capture("director", "rs1", "rs2", "router", "client=client-near")
     lab.play()
-    _blackhole(lab, uploads, direction="to-realserver")
-    lab.may("tunnel-mss-too-large")
+    _blackhole(lab, uploads, "tunnel-overhead", direction="to-realserver")
+    lab.may("tunnel-mss-too-large", *MSS)
 
 
 @scenario
@@ -180,7 +196,15 @@ def pmtud_probing_recovers_dr(lab: Lab) -> None:
     lab.expect(not lab.failed(), "all recover")
     lab.expect(all(flow.ended - flow.started > 1.5 for flow in large), "after a while")
     hosts = sorted({flow.realserver for flow in large if flow.realserver})
-    lab.must("pmtud-blackhole", flows=large, hosts=hosts, direction="to-client")
+    lab.must(
+        "pmtud-blackhole",
+        "no-icmp-generated",
+        flows=large,
+        hosts=hosts,
+        direction="to-client",
+        recovered_connections=len(large),
+        recovered_by_probing=True,
+    )
     stalled = f"port {large[0].client[1]}"
     lab.look(f"{large[0].realserver}.pcap", stalled, "a transfer that stalls, then recovers")
 
@@ -201,6 +225,7 @@ def next_hop_mtu_zero_dr(lab: Lab) -> None:
     lab.expect(not lab.failed(), "all transfers end well")
     lab.must(
         "icmp-error-unusable",
+        "mtu-zero",
         cited={
             "director.pcap": TOO_BIG,
             "rs1.pcap": TOO_BIG,
@@ -233,5 +258,5 @@ def tunnel_mss_gue_tun(lab: Lab) -> None:
 
 def _mss(lab: Lab) -> None:
     lab.expect(not lab.failed(), "all transfers end well")
-    lab.must("tunnel-mss-too-large", may=lab.flows)
+    lab.must("tunnel-mss-too-large", *MSS, may=lab.flows)
     lab.look("director.pcap", TOO_BIG, "the director's own 3/4, to the clients")

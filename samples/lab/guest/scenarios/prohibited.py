@@ -36,7 +36,7 @@ def prohibited_realserver_flushed_dr(lab: Lab) -> None:
     lab.browse("long", LONG, count=8, every=0.3)
     lab.background()
     lab.play()
-    _prohibited(lab, ["rs2"], "rs2.pcap", "icmp[0:2] == 0x0309")
+    _prohibited(lab, ["rs2"], "realserver-conntrack", "rs2.pcap", "icmp[0:2] == 0x0309")
 
 
 @scenario
@@ -49,7 +49,9 @@ def prohibited_realserver_idle_nat(lab: Lab) -> None:
     lab.browse("idle", LONG, count=6, every=0.4)
     lab.background()
     lab.play()
-    _prohibited(lab, ["rs1", "rs2"], "director-eth1.pcap", "icmp[0:2] == 0x030d")
+    _prohibited(
+        lab, ["rs1", "rs2"], "realserver-conntrack", "director-eth1.pcap", "icmp[0:2] == 0x030d"
+    )
 
 
 @scenario
@@ -59,10 +61,13 @@ def prohibited_director_fin_dr(lab: Lab) -> None:
     lab.fault("director", _rules("icmp-host-prohibited").replace("--syn ", ""))
     lab.background()
     lab.play(quiet_s=4)
-    hit = lab.flows
     proof = "icmp[0:2] == 0x030a"
     lab.must(
-        "host-prohibited-established", may=hit, hosts=["director"], cited={"director.pcap": proof}
+        "host-prohibited-established",
+        "director-rejects-closing",
+        may=lab.flows,
+        hosts=["director"],
+        cited={"director.pcap": proof},
     )
     lab.look("director.pcap", proof, "FINs are prohibited")
 
@@ -75,7 +80,7 @@ def prohibited_director_all_dr(lab: Lab) -> None:
     lab.browse("long", LONG, count=5, every=0.3)
     lab.background(5)
     lab.play()
-    _prohibited(lab, ["director"], "director.pcap", "icmp[0:2] == 0x030a")
+    _prohibited(lab, ["director"], "director-conntrack", "director.pcap", "icmp[0:2] == 0x030a")
 
 
 @scenario
@@ -88,7 +93,9 @@ def prohibited_director_conntrack_nat(lab: Lab) -> None:
     lab.browse("idle", LONG, count=5, every=0.3)
     lab.background()
     lab.play()
-    _prohibited(lab, ["director"], "director-eth0.pcap", "icmp[0:2] == 0x030a")
+    _prohibited(
+        lab, ["director"], "director-conntrack", "director-eth0.pcap", "icmp[0:2] == 0x030a"
+    )
 
 
 @scenario
@@ -102,13 +109,18 @@ def prohibited_realserver_ipv6_dr(lab: Lab) -> None:
     lab.browse("long", LONG, count=8, every=0.3)
     lab.background()
     lab.play()
-    _prohibited(lab, ["rs1"], "rs1.pcap", "icmp6 and ip6[40:2] == 0x0101")
+    _prohibited(lab, ["rs1"], "realserver-conntrack", "rs1.pcap", "icmp6 and ip6[40:2] == 0x0101")
 
 
-def _prohibited(lab: Lab, hosts: list[str], file: str, proof: str) -> None:
+def _prohibited(lab: Lab, hosts: list[str], cause: str, file: str, proof: str) -> None:
     hit = lab.failed()
     lab.expect(len(hit) >= 3, "established connections fail")
     lab.must(
-        "host-prohibited-established", flows=hit, may=lab.flows, hosts=hosts, cited={file: proof}
+        "host-prohibited-established",
+        cause,
+        flows=hit,
+        may=lab.flows,
+        hosts=hosts,
+        cited={file: proof},
     )
     lab.look(file, proof, "established connections are prohibited")

@@ -24,13 +24,18 @@ def redirect_onearm_nat(lab: Lab) -> None:
     bare = f"{bare} and not src host {cluster.plan.vip}"
     lab.must(
         "redirect-to-router",
+        *(["redirect-obeyed", "redirect-ignored"] if hit else ["redirect-ignored"]),
         may=lab.flows,
         hosts=["director"],
         cited={"director.pcap": REDIRECT, "rs1.pcap": REDIRECT, "rs2.pcap": REDIRECT},
     )
     if hit:
         lab.must(
-            "nat-reply-bypasses-director", flows=hit, may=lab.flows, cited={"router.pcap": bare}
+            "nat-reply-bypasses-director",
+            "reply-bypasses-director",
+            flows=hit,
+            may=lab.flows,
+            cited={"router.pcap": bare},
         )
         lab.look("router.pcap", bare, "replies that carry the realserver's own address")
     lab.look("director.pcap", REDIRECT, "redirects to the realservers")
@@ -65,6 +70,7 @@ def redirect_obeyed_by_router_dr(lab: Lab) -> None:
     lab.expect(len(hit) >= 2, "connections of rs2 end at rs1")
     lab.must(
         "redirect-to-router",
+        "redirect-obeyed",
         flows=hit,
         may=lab.flows,
         hosts=["router", "rs1"],
