@@ -8,6 +8,7 @@ import polars as pl
 
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case
+    from pcapdiag.flows.vantage import VantageTables
 
 TOGETHER_NS: Final = 1_000_000_000
 """Two answers to one asker within this time answer one request: Linux asks again after a second,
@@ -29,6 +30,9 @@ _SHAPE: Final = {
 def frame(case: Case) -> pl.DataFrame:
     """Return one row per pair of answers to one question that give a VIP two MACs.
 
+    Two answers belong to two questions where the asker asked again in between, or where the VIP
+    moved to another director in between (mastership.frame).
+
     Columns: vantage, vip_hi, vip_lo; first_row, second_row and first_mac, second_mac of the two
     answers in their order; asker_mac (whom they told), first_ns (common clock).
     """
@@ -37,8 +41,41 @@ def frame(case: Case) -> pl.DataFrame:
         schema={"sender_hi": pl.UInt64, "sender_lo": pl.UInt64},
         orient="row",
     )
-    return pl.concat(
+    pairs = pl.concat(
         [pl.DataFrame(schema=_SHAPE), *(_at(case, item.index, vips) for item in case.vantages)]
+    )
+    return _without_moves(case, pairs)
+
+
+def _without_moves(case: Case, pairs: pl.DataFrame) -> pl.DataFrame:
+    """Leave out pairs between whose answers the VIP moved, whichever vantage shows it."""
+    moves = case.mastership.drop_nulls("time_ns").select(
+        "vip_hi", "vip_lo", pl.col("time_ns").alias("moved_ns")
+    )
+    timed = pairs.filter(pl.col("first_ns").is_not_null()).sort("first_ns")
+    stayed = timed.join_asof(
+        moves.sort("moved_ns"),
+        left_on="first_ns",
+        right_on="moved_ns",
+        by=["vip_hi", "vip_lo"],
+        strategy="forward",
+        tolerance=TOGETHER_NS,
+        check_sortedness=False,
+    ).filter(pl.col("moved_ns").is_null())
+    return pl.concat([stayed.drop("moved_ns"), pairs.filter(pl.col("first_ns").is_null())])
+
+
+def _asked(tables: VantageTables, vips: pl.DataFrame) -> pl.DataFrame:
+    """Return the questions about VIPs in the form of answers to them: row, VIP, whom to tell."""
+    return (
+        tables.arp.filter(pl.col("op").cast(pl.String).is_in(["request", "solicitation"]))
+        .select(
+            "row",
+            pl.col("target_hi").alias("sender_hi"),
+            pl.col("target_lo").alias("sender_lo"),
+            pl.col("eth_src").alias("eth_dst"),
+        )
+        .join(vips, on=["sender_hi", "sender_lo"], how="semi")
     )
 
 
@@ -56,11 +93,14 @@ def _at(case: Case, index: int, vips: pl.DataFrame) -> pl.DataFrame:
             tables.packets.select("time_ns", "eth_dst").with_row_index("row"),
             on="row",
         )
-        .sort("row")
     )
     return (
-        answers.with_columns(
-            pl.col(name).shift(1).over(key).alias(f"before_{name}")
+        pl.concat([answers, _asked(tables, vips)], how="diagonal")
+        .sort("row")
+        .with_columns(pl.col("sender_mac").is_null().cum_sum().over(key).alias("question"))
+        .filter(pl.col("sender_mac").is_not_null())
+        .with_columns(
+            pl.col(name).shift(1).over(*key, "question").alias(f"before_{name}")
             for name in ("row", "sender_mac", "time_ns")
         )
         .filter(

@@ -31,18 +31,24 @@ def frame(case: Case) -> pl.DataFrame:
     other connections of the service were answered with a SYN-ACK).
     """
     tcp = pl.col("quoted_proto") == int(IpProto.TCP)
-    errors = case.unreachables.filter(
-        pl.col("says").is_in(["port", "prohibited"]),
-        pl.col("quoted_sender") == "client",
-        (tcp & pl.col("quoted_syn").fill_null(value=False))
-        | (~tcp & pl.col("method").is_not_null()),
-    ).select(
-        "connection",
-        pl.col("says").alias("how"),
-        *("emitter", "emitter_by", "emitter_host"),
-        pl.col("seen_vantage").alias("vantage"),
-        pl.col("seen_row").alias("row"),
-        "answered_row",
+    errors = (
+        case.unreachables.filter(
+            pl.col("says").is_in(["port", "prohibited"]),
+            pl.col("quoted_sender") == "client",
+            (tcp & pl.col("quoted_syn").fill_null(value=False))
+            | (~tcp & pl.col("method").is_not_null()),
+        )
+        .join(case.members.select("connection", "client_hi", "client_lo"), on="connection")
+        # Whoever is told, it must be the client: an error may quote anything, and go anywhere.
+        .filter(pl.col("dst_hi") == pl.col("client_hi"), pl.col("dst_lo") == pl.col("client_lo"))
+        .select(
+            "connection",
+            pl.col("says").alias("how"),
+            *("emitter", "emitter_by", "emitter_host"),
+            pl.col("seen_vantage").alias("vantage"),
+            pl.col("seen_row").alias("row"),
+            "answered_row",
+        )
     )
     resets = case.resets.filter("answered_syn").select(
         *(pl.lit("reset").alias(name) if name == "how" else pl.col(name) for name in _COMMON)

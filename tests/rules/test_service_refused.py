@@ -89,6 +89,20 @@ def test_a_realserver_that_refuses_is_named(line, code):
     assert cited(finding) == marked(**texts)
 
 
+def test_a_director_whose_firewall_refuses_is_named():
+    """A prohibition with the director's MAC about a request that it does not forward."""
+    text = SERVED + "1.0 c2>s S seq=0 mac=x>d\n1.0001 s>c2 icmp 3/10 quote=5 mac=d>x !\n"
+    (finding,), _, _ = judge(director=text)
+    assert finding.cause.code == "director-firewall"
+    assert cited(finding) == marked(director=text)
+
+
+def test_an_error_that_does_not_go_to_the_client_refuses_nothing():
+    """Anybody may send the VIP an error that quotes a client's request; the client is not told."""
+    text = SERVED + "1.0 c2>s S seq=0 mac=x>d\n1.0001 r>s icmp 3/3 quote=5 mac=d>rs ttl=64\n"
+    assert judge(director=text)[0] == []
+
+
 def test_a_reset_by_the_director_means_that_the_service_is_not_there():
     """Where others of its connections were forwarded, it was there and is gone."""
     text = SERVED + "1.0 c2>s S seq=0 mac=x>d\n1.0001 s>c2 RA seq=-1000 ack=1 id=0 mac=d>x !\n"

@@ -73,6 +73,32 @@ def test_a_change_of_mastership_is_no_conflict():
     assert clean[0].examined.packets == 2
 
 
+@pytest.mark.parametrize(
+    ("between", "found"),
+    [
+        ("", 1),
+        ("5.3 r>* arp announce is=s\n", 0),
+        ("4.0 d>* vrrp is=s\n5.3 r>* vrrp is=s\n", 0),
+        ("5.3 x>* arp request who=s\n", 0),
+        ("5.3 c2>* arp request who=s\n", 1),
+    ],
+)
+def test_answers_around_a_failover_belong_to_two_questions(between, found):
+    """The old master's answer, the new one's announcement, its answer: all within a second."""
+    lines = at_router(second="r", gap=0.6).strip().splitlines()
+    early = [line for line in between.splitlines() if line.startswith("4")]
+    late = [line for line in between.splitlines() if not line.startswith("4")]
+    told = "\n".join([*early, *lines[:4], *late, *lines[4:]])
+    assert len(judge(director=DR, router=told)[0]) == found
+
+
+def test_two_masters_are_told_from_a_realserver():
+    """Two directors that both answer, without a failover between them."""
+    other = DR.replace("c>s", "c2>s").replace("x>d", "x>r").replace("d>rs", "r>rs")
+    (finding,), _, _ = judge(director=DR, director2=other, router=at_router(second="r"))
+    assert finding.cause.code == "two-masters"
+
+
 def test_different_answers_to_different_askers_are_no_conflict():
     """Bonding may tell each asker another card."""
     text = DR + "5.0 d>x arp reply is=s\n5.001 rs>c arp reply is=s\n"
