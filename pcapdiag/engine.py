@@ -137,11 +137,12 @@ def analyze(
     """
     chosen = _choose(registry.rules(rules_dirs), select, ignore)
     case = loaded.case
+    seen = {number for vantage in case.vantages for number in vantage.packets["ip_proto"].unique()}
     outcomes: list[Outcome] = []
     failed: list[FailedRule] = []
     for rule in chosen:
         try:
-            outcomes.extend(_run(rule, case))
+            outcomes.extend(_run(rule, case, seen))
         except Exception as error:  # noqa: BLE001 - a rule's fault must not cost the report
             failed.append(FailedRule(rule=rule.id, error=clean(f"{type(error).__name__}: {error}")))
     said = [item for item in outcomes if isinstance(item, Finding)]
@@ -185,8 +186,8 @@ def _choose(rules: dict[str, Rule], select: Sequence[str], ignore: Sequence[str]
     ]
 
 
-def _run(rule: Rule, case: Case) -> list[Outcome]:
-    missing = _missing(rule, case)
+def _run(rule: Rule, case: Case, protocols: set[int]) -> list[Outcome]:
+    missing = _missing(rule, case, protocols)
     if missing is not None:
         return [missing]
     outcomes: list[Outcome] = []
@@ -203,8 +204,9 @@ def _run(rule: Rule, case: Case) -> list[Outcome]:
     return outcomes
 
 
-def _missing(rule: Rule, case: Case) -> NotExamined | None:
-    roles, protocols = rule.needs.roles, rule.needs.protocols
+def _missing(rule: Rule, case: Case, protocols: set[int]) -> NotExamined | None:
+    """Return why a rule has nothing to look at; `protocols` are those that packets have."""
+    roles = rule.needs.roles
     if roles and not case.vantages_of(*roles):
         return NotExamined(
             rule=rule.id,
@@ -212,9 +214,7 @@ def _missing(rule: Rule, case: Case) -> NotExamined | None:
             needs=tuple(f"a capture taken on the {role}" for role in roles),
             capture_command=case.capture_command(role=roles[0]),
         )
-    if protocols and not any(
-        vantage.packets["ip_proto"].is_in(list(protocols)).any() for vantage in case.vantages
-    ):
+    if rule.needs.protocols and protocols.isdisjoint(rule.needs.protocols):
         return NotExamined(
             rule=rule.id,
             reason="none of the captures holds a packet of the protocols that the rule looks at",

@@ -490,6 +490,8 @@ def empty(table: str) -> pl.DataFrame:
 
 def conform(frame: pl.DataFrame, table: str) -> pl.DataFrame:
     """Return `frame` with exactly the table's columns, in order and dtype, missing ones null."""
+    if frame.is_empty():
+        return empty(table)
     wanted = dtypes(table)
     return frame.select(
         (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype).alias(name)

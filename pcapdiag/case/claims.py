@@ -41,10 +41,13 @@ def frame(case: Case) -> pl.DataFrame:
         schema={"sender_hi": pl.UInt64, "sender_lo": pl.UInt64},
         orient="row",
     )
-    pairs = pl.concat(
-        [pl.DataFrame(schema=_SHAPE), *(_at(case, item.index, vips) for item in case.vantages)]
-    )
-    return _without_moves(case, pairs)
+    parts = [
+        _at(case, vantage.index, vips)
+        for vantage in case.vantages
+        if vips.height and vantage.arp.height
+    ]
+    pairs = pl.concat([pl.DataFrame(schema=_SHAPE), *parts])
+    return _without_moves(case, pairs) if pairs.height else pairs
 
 
 def _without_moves(case: Case, pairs: pl.DataFrame) -> pl.DataFrame:

@@ -47,6 +47,23 @@ _RANKS: Final = {"client": 0, "router": 1, "director": 2, "realserver": 4}
 _ENDS: Final = ("src_hi", "src_lo", "dst_hi", "dst_lo")
 _TRAIN: Final = ("place", "ip_proto", "ip_id", *_ENDS)
 
+_SIGHTS: Final = {
+    "connection": pl.UInt32,
+    "sender": pl.String,
+    "ip_id": pl.UInt32,
+    "episode": pl.UInt32,
+    "rank": pl.Int64,
+    "vantage": pl.UInt16,
+    "place": pl.String,
+    "station": pl.String,
+    "visibility": pl.String,
+    "state": pl.String,
+    "row": pl.UInt32,
+    "fragments": pl.UInt32,
+    "ip_len": pl.Int64,
+    "time_ns": pl.Int64,
+}
+
 
 def keeps_fragments(vantage: VantageTables) -> str:
     """Return "seen", "likely" or "unknown": whether a vantage's captures keep later fragments.
@@ -154,7 +171,14 @@ def sights(case: Case) -> pl.DataFrame:
     pass there), row (of what there is; null), fragments (how many there are; null), ip_len,
     time_ns.
     """
-    known = pl.concat([trains(case, vantage) for vantage in case.vantages])
+    parts = [
+        trains(case, vantage)
+        for vantage in case.vantages
+        if vantage.packets.select((pl.col("mf") | (pl.col("frag_offset") > 0)).any()).item()
+    ]
+    if not parts:
+        return pl.DataFrame(schema=_SIGHTS)
+    known = pl.concat(parts)
     datagrams = _datagrams(case, known)
     expected = datagrams.join(_stations(case, datagrams), on=["connection", "sender"]).filter(
         pl.col("time_ns") >= pl.col("from_ns") + START_NS,

@@ -31,6 +31,8 @@ def frame(case: Case) -> pl.DataFrame:
     realservers = [mac for host in hosts for mac in host.macs]
     parts = [pl.LazyFrame(schema=_CHANGES)]
     for vantage in case.vantages:
+        if vantage.vrrp.is_empty() and vantage.arp.is_empty():
+            continue
         packets = vantage.packets.lazy().with_row_index("row")
         adverts = (
             vantage.vrrp.lazy()

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag.schema import dtypes
+
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case
 
@@ -22,6 +24,23 @@ _QUOTE: Final = (
     "icmp_residual",
 )
 
+_FIRST: Final = {
+    "seen_vantage": pl.UInt16,
+    "seen_row": pl.UInt32,
+    "seen_eth_src": pl.UInt64,
+    "seen_eth_dst": pl.UInt64,
+    **{name: dtype for name, dtype in dtypes("icmp_errors").items() if name in _QUOTE},
+}
+
+_EMITTER: Final = {
+    "message": pl.UInt32,
+    "emitter": pl.String,
+    "emitter_by": pl.String,
+    "hops": pl.Int16,
+    "emitter_mac": pl.UInt64,
+    "emitter_host": pl.String,
+}
+
 _NEAREST: Final = {"realserver": 0, "director": 1, "router": 2, "client": 3}
 
 
@@ -33,6 +52,8 @@ def with_first(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
     host nearer to the realserver: clocks are not good enough to tell who of two neighbours saw a
     frame first.
     """
+    if messages.is_empty():
+        return messages.with_columns(pl.lit(None, dtype).alias(n) for n, dtype in _FIRST.items())
     named = roles(case).with_columns(
         pl.col("role").replace_strict(_NEAREST, default=len(_NEAREST)).alias("distance")
     )
@@ -56,7 +77,7 @@ def with_first(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
             pl.col("eth_dst").first().alias("seen_eth_dst"),
         )
     )
-    seen = set(first["seen_vantage"].unique()) or {0}
+    seen = set(first["seen_vantage"].unique())
     quotes = pl.concat(
         [
             vantage.icmp_errors.select(
@@ -84,6 +105,8 @@ def emitters(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
     the packet had gone through IPVS.
     Other: the quoted TTL says that it was a host in front of the director, or behind another hop.
     """
+    if messages.is_empty():
+        return pl.DataFrame(schema=_EMITTER)
     sights = case.errors.sightings.join(messages.select("message"), on="message", how="semi")
     owners = sights.select("eth_src").unique().drop_nulls()
     owners = owners.with_columns(

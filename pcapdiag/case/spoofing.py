@@ -38,7 +38,7 @@ def frame(case: Case) -> pl.DataFrame:
     after, before = ahead - pl.col("sent"), (1 << 32) - ahead
     missed = (
         messages.select("message", "connection", "quoted_sender", "quoted_tcp_seq")
-        .join(_covered(case), on=["connection", "quoted_sender"])
+        .join(_covered(case, messages), on=["connection", "quoted_sender"])
         .select(
             "message",
             pl.when(after <= 0)
@@ -66,11 +66,26 @@ def forged_redirects(case: Case) -> pl.DataFrame:
     return case.redirects.with_columns(address_scope.scope("gateway").alias("gateway_scope"))
 
 
-def _covered(case: Case) -> pl.DataFrame:
-    """Return connection, quoted_sender, seq_first and sent of sides captured from their SYN on."""
-    clients = case.members.select("connection", "client_hi", "client_lo", "client_port")
-    parts = []
-    for vantage in case.vantages:
+def _covered(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
+    """Return what sides that were captured from their SYN on sent.
+
+    Columns: connection (one of `messages`), quoted_sender, seq_first, sent.
+    """
+    sender = messages.schema["quoted_sender"]
+    clients = case.members.select("connection", "client_hi", "client_lo", "client_port").join(
+        messages, on="connection", how="semi"
+    )
+    parts = [
+        pl.DataFrame(
+            schema={
+                "connection": pl.UInt32,
+                "quoted_sender": sender,
+                "seq_first": pl.UInt32,
+                "sent": pl.Int64,
+            }
+        )
+    ]
+    for vantage in case.vantages if clients.height else ():
         legs = case.connections.legs.filter(pl.col("vantage") == vantage.index)
         flows = vantage.flows.filter(pl.col("ip_proto") == int(IpProto.TCP)).join(
             legs.select("flow", "connection"), on="flow"
@@ -88,7 +103,7 @@ def _covered(case: Case) -> pl.DataFrame:
                     pl.when(is_client)
                     .then(pl.lit("client"))
                     .otherwise(pl.lit("realserver"))
-                    .cast(case.errors.messages.schema["quoted_sender"])
+                    .cast(sender)
                     .alias("quoted_sender"),
                     pl.col(f"{side}_seq_first").alias("seq_first"),
                     pl.col(f"{side}_sent").alias("sent"),

@@ -152,22 +152,26 @@ def _verdicts(
     )
     return pl.concat(
         [
-            pl.DataFrame(
-                {"row": rows, "code": verdict, "partial": partial, "residual": residual},
-                schema_overrides={"row": pl.UInt32},
-            )
-            .filter(pl.col("code") > 0)
-            .select(
-                "row",
-                pl.lit(name).alias("layer"),
-                pl.col("code")
-                .replace_strict(names, return_dtype=pl.String)
-                .cast(VERDICTS)
-                .alias("verdict"),
-                "partial",
-                "residual",
-            )
-            for name, verdict, partial, residual in layers
+            _empty(),
+            *(
+                pl.DataFrame(
+                    {"row": rows, "code": verdict, "partial": partial, "residual": residual},
+                    schema_overrides={"row": pl.UInt32},
+                )
+                .filter(pl.col("code") > 0)
+                .select(
+                    "row",
+                    pl.lit(name).alias("layer"),
+                    pl.col("code")
+                    .replace_strict(names, return_dtype=pl.String)
+                    .cast(VERDICTS)
+                    .alias("verdict"),
+                    "partial",
+                    "residual",
+                )
+                for name, verdict, partial, residual in layers
+                if verdict.any()
+            ),
         ]
     )
 
@@ -180,9 +184,9 @@ def _about(case: Case, vantage: VantageTables, wrong: pl.DataFrame) -> pl.DataFr
         "time_ns", "ip_proto", "ip_version", "src_hi", "src_lo", "dst_hi", "dst_lo", "eth_src",
         "ip_len", "ip_id", "tcp_seq", "tcp_flags", "payload_len", "flow", "by_orig", "copy_of",
     )  # fmt: skip
-    rows = vantage.packets.select(*names, fragments.place(case, vantage.index).alias("place"))[
-        bad["row"]
-    ]
+    rows = vantage.packets.select(*names, "eth_dst", "direction")[bad["row"]].select(
+        *names, fragments.place(case, vantage.index).alias("place")
+    )
     limits = vantage.flows.select(
         "flow", pl.max_horizontal("orig_mss", "resp_mss").cast(pl.Int64).alias("mss")
     )
@@ -228,18 +232,17 @@ def kinds(case: Case) -> pl.DataFrame:
     for vantage, item in zip(case.vantages, case.verified_sums, strict=True):
         sums = item.sums.filter(pl.col("verdict") != "unverifiable", ~pl.col("partial"))
         packets = vantage.packets.select("ip_proto", "src_hi", "src_lo", "flow", "copy_of")
-        legs = case.connections.legs.filter(pl.col("vantage") == vantage.index)
-        parts.append(
-            sums.select("vantage", "layer")
-            .hstack(packets[sums["row"]])
-            .filter(pl.col("copy_of").is_null())
-            .join(legs.select("flow", "connection").unique("flow"), on="flow", how="left")
-            .join(members, on="connection", how="left")
-            .with_columns(_SENDER)
-            .group_by("vantage", "service_name", "sender", "ip_proto", "layer")
-            .agg(pl.len().alias("verified"))
-        )
-    return pl.concat(parts)
+        parts.append(sums.select("vantage", "layer").hstack(packets[sums["row"]]))
+    legs = case.connections.legs.select("vantage", "flow", "connection")
+    return (
+        pl.concat(parts)
+        .filter(pl.col("copy_of").is_null())
+        .join(legs.unique(["vantage", "flow"]), on=["vantage", "flow"], how="left")
+        .join(members, on="connection", how="left")
+        .with_columns(_SENDER)
+        .group_by("vantage", "service_name", "sender", "ip_proto", "layer")
+        .agg(pl.len().alias("verified"))
+    )
 
 
 _SAME: Final = ("connection", "sender", "layer", "ip_id", "tcp_seq", "payload_len")

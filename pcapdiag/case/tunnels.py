@@ -24,6 +24,14 @@ if TYPE_CHECKING:
 LARGEST_FRAME: Final = 9216
 """Larger outer packets were never on a wire (jumbo frames): segmentation offload shows them."""
 
+_SEEN: Final = {
+    "service_name": pl.String,
+    "overhead": pl.UInt16,
+    "largest_outer": pl.UInt32,
+    "tunnel_row": pl.UInt32,
+    "tunnel_vantage": pl.UInt16,
+}
+
 
 def rooms(case: Case) -> pl.DataFrame:
     """Return one row per LVS-TUN service for TCP.
@@ -33,21 +41,22 @@ def rooms(case: Case) -> pl.DataFrame:
     offload artefacts left out; null: none), tunnel_vantage and tunnel_row (that packet), told_mtu
     (least MTU for inner packets that an ICMP message named; null: none), told (how many did).
     """
-    parts = [_seen(case, case.vantages[0])]
-    parts += [_seen(case, vantage) for vantage in case.vantages[1:] if vantage.tunnels.height]
+    listed = list(_services(case))
+    parts = [pl.DataFrame(schema=_SEEN)]
+    parts += [
+        _seen(case, vantage) for vantage in case.vantages if listed and vantage.tunnels.height
+    ]
     seen = (
         pl.concat(parts)
-        .sort("outer_ip_len", "tunnel_vantage", "tunnel_row", descending=[True, False, False])
+        .sort("largest_outer", "tunnel_vantage", "tunnel_row", descending=[True, False, False])
         .group_by("service_name", maintain_order=True)
         .agg(
             pl.col("overhead").max(),
-            pl.col("outer_ip_len").first().alias("largest_outer"),
-            pl.col("tunnel_vantage").first(),
-            pl.col("tunnel_row").first(),
+            pl.col("largest_outer", "tunnel_vantage", "tunnel_row").first(),
         )
     )
     services = pl.DataFrame(
-        list(_services(case)),
+        listed,
         schema={
             "service_name": pl.String,
             "encapsulation": pl.String,
@@ -214,22 +223,21 @@ def _services(case: Case) -> Iterator[tuple[str, str | None, int]]:
 
 
 def _seen(case: Case, vantage: VantageTables) -> pl.DataFrame:
-    """Return the tunnel packets of a vantage that belong to connections, with their service."""
+    """Return what tunnels packets of connections were seen in at a vantage, a row a service."""
     legs = case.connections.legs.filter(pl.col("vantage") == vantage.index)
     names = case.members.select("connection", "service_name")
     flows = legs.select("flow", "connection").join(names, on="connection")
-    rows = vantage.tunnels.get_column("row")
-    inner = pl.DataFrame({"row": rows, "flow": vantage.packets.get_column("flow").gather(rows)})
+    wrapped = vantage.tunnels.select("row", "overhead", "outer_ip_len")
+    largest = pl.col("outer_ip_len") == pl.col("outer_ip_len").max()
     return (
-        vantage.tunnels.select("row", "overhead", "outer_ip_len")
+        wrapped.hstack(vantage.packets.select("flow")[wrapped["row"]])
         .filter(pl.col("outer_ip_len") <= LARGEST_FRAME)
-        .join(inner.unique("row"), on="row")
         .join(flows.unique("flow"), on="flow")
-        .select(
-            "service_name",
-            "overhead",
-            "outer_ip_len",
-            pl.lit(vantage.index, dtype=pl.UInt16).alias("tunnel_vantage"),
-            pl.col("row").alias("tunnel_row"),
+        .group_by("service_name")
+        .agg(
+            pl.col("overhead").max(),
+            pl.col("outer_ip_len").max().alias("largest_outer"),
+            pl.col("row").filter(largest).min().alias("tunnel_row"),
+            pl.lit(vantage.index, dtype=pl.UInt16).first().alias("tunnel_vantage"),
         )
     )

@@ -62,8 +62,9 @@ def _at(case: Case, index: int) -> pl.DataFrame:
             pl.col("ip_proto") == int(IpProto.TCP),
             (pl.col("orig_timeouts") >= TIMEOUTS) | (pl.col("resp_timeouts") >= TIMEOUTS),
         )
-        .select("flow")
         .join(case.connections.legs.lazy().filter(pl.col("vantage") == index), on="flow")
+        .filter(pl.when("client_is_orig").then(_repeats("orig")).otherwise(_repeats("resp")))
+        .select(case.connections.legs.columns)
         .collect()
     )
     if flows.is_empty():
@@ -123,6 +124,11 @@ def _at(case: Case, index: int) -> pl.DataFrame:
         )
         .select(pl.col(name).cast(dtype) for name, dtype in TAIL.items())
     )
+
+
+def _repeats(side: str) -> pl.Expr:
+    """Return whether a side of a flow sent anything again often enough."""
+    return (pl.col(f"{side}_timeouts") >= TIMEOUTS) | (pl.col(f"{side}_retransmitted") >= TIMEOUTS)
 
 
 def _own_macs(case: Case, index: int) -> list[int]:

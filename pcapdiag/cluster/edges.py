@@ -81,8 +81,10 @@ def _hops(
     vantage: VantageTables, index: int, fronts: pl.DataFrame, backs: pl.DataFrame
 ) -> pl.DataFrame:
     """Return the first hop of each flow's packets at a vantage, both directions."""
-    parts = []
+    parts = [pl.DataFrame(schema={"vantage": pl.UInt16, **_ROW})]
     for ends, request in ((fronts, "requests"), (backs, "translated")):
+        if ends.is_empty():
+            continue
         flows = vantage.flows.join(ends, on=["resp_hi", "resp_lo"], how="semi").filter(
             pl.col("tunnel").is_null()
         )

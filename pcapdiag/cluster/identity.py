@@ -15,6 +15,7 @@ import numpy as np
 import polars as pl
 
 from pcapdiag.protocols import IpProto, TcpFlag
+from pcapdiag.schema import DIRECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,19 @@ _TUPLE: Final = (
     "resp_lo",
     "resp_port",
 )
+
+_MARKS: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "node": pl.UInt32,
+    "row": pl.UInt32,
+    "time_ns": pl.Int64,
+    "ttl": pl.UInt8,
+    "by_orig": pl.Boolean,
+    "eth_src": pl.UInt64,
+    "eth_dst": pl.UInt64,
+    "direction": DIRECTIONS,
+    "direct": pl.UInt64,
+    "translated": pl.UInt64,
+}
 
 
 def nodes(vantages: Sequence[VantageTables]) -> pl.DataFrame:
@@ -86,6 +100,8 @@ def marks(vantage: VantageTables, flows: pl.DataFrame, *, opening: bool = False)
     ports stayed) and `translated` (UInt64, equal where only the responder's changed). Packets with
     too few marks are left out.
     """
+    if flows.is_empty():
+        return pl.DataFrame(schema=_MARKS)
     rows = vantage.packets.lazy().with_row_index("row")
     chosen = pl.col("flow").is_not_null() & pl.col("copy_of").is_null()
     if opening:

@@ -155,6 +155,8 @@ def bridged(vantages: Sequence[VantageTables], legs: pl.DataFrame, clocks: Clock
     ]
     seen = pl.concat(parts).filter("aligned")
     pauses = seen.filter("long").select("connection", "flow", "vantage", "from_ns")
+    if pauses.is_empty():
+        return pauses.select("connection")
     half = TIME_WAIT_NS // 2
     return (
         seen.join(pauses, on="connection", suffix="_long")
