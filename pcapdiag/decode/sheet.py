@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -22,8 +23,6 @@ _NUMPY: Final[dict[Any, type[np.generic]]] = {
     pl.Int64: np.int64,
     pl.Boolean: np.bool_,
 }
-_MASK: Final = "valid {}"
-"""Names of helper columns; no schema column has a space in its name."""
 
 
 class Sheet:
@@ -33,54 +32,49 @@ class Sheet:
         """`table` is a name in schema.TABLES, `rows` how many it will have."""
         self._rows = rows
         self._dtypes = schema.dtypes(table)
-        self._columns: dict[str, NDArray[np.generic]] = {}
-        self._masks: dict[str, str] = {}
+        self._columns: dict[str, pl.Series] = {}
 
     def put(self, valid: Bools | None, **columns: NDArray[np.generic]) -> None:
         """Add columns that hold where `valid` is true (None: everywhere) and are null elsewhere.
 
-        Arrays of the column's dtype are kept, not copied: they must not be written to afterwards.
+        Arrays of the column's dtype become part of the table, uncopied: they must not be written
+        to afterwards.
         """
-        if valid is not None and valid.all():
-            valid = None
         if valid is not None and not valid.any():
             return
+        mask = None if valid is None or valid.all() else pl.Series(valid)
         for name, values in columns.items():
-            dtype = _NUMPY.get(self._dtypes[name], np.uint8)  # else an Enum, see put_codes
-            self._columns[name] = values.astype(dtype, copy=False)
-        if valid is not None:
-            mask = _MASK.format(len(self._columns))
-            self._columns[mask] = valid
-            self._masks.update(dict.fromkeys(columns, mask))
+            dtype = self._dtypes[name]
+            column = pl.Series(name, values.astype(_NUMPY[dtype], copy=False))
+            # With null for the other side, the values stay and the mask becomes their validity.
+            self._columns[name] = column if mask is None else column.zip_with(mask, _null(dtype))
 
     def put_codes(self, name: str, codes: U8) -> None:
-        """Add a column of an Enum: 0 is null, 1 the first category.
-
-        What stands under a null is a category, too: polars reads no other back from bytes.
-        """
-        self.put(codes > 0, **{name: np.maximum(codes, np.uint8(1)) - np.uint8(1)})
+        """Add a column of an Enum: 0 is null, 1 the first category."""
+        if codes.any():
+            self._columns[name] = _categories(self._dtypes[name])[codes].alias(name)
 
     def frame(self) -> pl.DataFrame:
         """Return the table: all columns of the schema, in its order and dtypes."""
         if not self._rows:
             return pl.DataFrame(schema=self._dtypes)
-        whole = pl.DataFrame(self._columns)
-        odd = whole.select(
-            expression
-            for name in self._dtypes
-            if (expression := self._expression(name)) is not None
+        columns = self._columns
+        return pl.DataFrame(
+            [
+                columns[name]
+                if name in columns
+                else _null(dtype).new_from_index(0, self._rows).alias(name)
+                for name, dtype in self._dtypes.items()
+            ]
         )
-        made = {column.name: column for column in (*whole.get_columns(), *odd.get_columns())}
-        return pl.DataFrame([made[name] for name in self._dtypes])
 
-    def _expression(self, name: str) -> pl.Expr | None:
-        """Return what makes the column of its array; None where that is the column."""
-        dtype = self._dtypes[name]
-        if name not in self._columns:
-            return pl.repeat(None, self._rows, dtype=dtype).alias(name)
-        column = pl.col(name)
-        if name in self._masks:
-            column = pl.when(pl.col(self._masks[name])).then(column)
-        elif dtype in _NUMPY:
-            return None
-        return (column if dtype in _NUMPY else column.cat.to(dtype)).alias(name)
+
+@lru_cache(maxsize=32)
+def _null(dtype: Any) -> pl.Series:
+    return pl.Series([None], dtype=dtype)
+
+
+@lru_cache(maxsize=8)
+def _categories(dtype: pl.Enum) -> pl.Series:
+    """Return null and the categories, by their codes."""
+    return pl.Series([None, *dtype.categories], dtype=dtype)
