@@ -10,6 +10,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import ICMP, IP, IPerror
 
 from pcapdiag import registry
 
@@ -68,3 +69,14 @@ def test_plans_do_not_overlap(monkeypatch):
         nets = [ip_network(word) for word in words]
         pairs = [(left, right) for left in nets for right in nets if left is not right]
         assert not any(left.overlaps(right) for left, right in pairs)
+
+
+def test_forged_messages_add_up(monkeypatch):
+    """What strangers send is well formed: only what it quotes is made up."""
+    forge = _guest(monkeypatch, "forge")
+    quote = forge.ip("203.0.113.10", "198.51.100.1", 6, 1500) + bytes(range(8))
+    made = forge.ip("192.0.2.1", "203.0.113.10", 1, 56) + forge.icmp((3, 4), 576, quote)
+    frame, again = IP(made), IP(made)
+    del again[IP].chksum, again[ICMP].chksum
+    assert bytes(again) == made
+    assert (frame[ICMP].nexthopmtu, frame[IPerror].dst) == (576, "198.51.100.1")

@@ -230,13 +230,24 @@ class Lab:
         """Point the reader to frames."""
         self.pointers.append({"file": file, "frames": self.frames(file, wanted), "what": what})
 
+    def told(self, flows: Iterable[Flow], file: str, about: str, port_at: str) -> list[Flow]:
+        """Return the flows whose client's port stands at a place in messages of a capture."""
+        return [
+            flow
+            for flow in flows
+            if self._numbers(file, f"{about} and {port_at} == {flow.client[1]}")
+        ]
+
     def frames(self, file: str, wanted: str) -> list[int]:
         """Return the frames of a capture that a pcap filter selects; none is an error."""
-        capture = next(item for item in self.network.captures if item.file == file)
-        numbers = capture.numbers(wanted)
+        numbers = self._numbers(file, wanted)
         if not numbers:
             raise LookupError(f"{self.name}: nothing in {file} is {wanted}")
         return numbers
+
+    def _numbers(self, file: str, wanted: str) -> list[int]:
+        capture = next(item for item in self.network.captures if item.file == file)
+        return capture.numbers(wanted)
 
     def expect(self, claim: bool, text: str) -> None:
         """Hold that the scenario did what it is meant to do."""

@@ -37,7 +37,7 @@ def play(name: str) -> str:
     shutil.rmtree(OUT / name, ignore_errors=True)
     shutil.copytree(work, OUT / name)
     shutil.rmtree(work)
-    failed = [flow.label for flow in lab.flows if not flow.ok]
+    failed = [f"{flow.label} ({flow.error})" for flow in lab.flows if not flow.ok]
     result = f"FAILED {trouble}" if trouble else "done"
     return f"{name}: {result} in {time.monotonic() - began:.0f} s; failed flows: {failed}"
 

@@ -6,6 +6,7 @@ for that moment. What a client saw of its connection is noted beside it.
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import time
@@ -28,6 +29,8 @@ seconds); over UDP ("ask", bytes) or ("leave", bytes): go before the answer come
 
 LATE_S = 8.0
 """Time enough for a slow guest to take the client away."""
+STILL_USED = {errno.EADDRINUSE, errno.EADDRNOTAVAIL}
+"""What a host says of a port whose last connection ended less than a second ago, or has not yet."""
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Flow:
         time.sleep(max(0.0, self.started - time.time()))
         self.started = time.time()
         try:
-            self.socket = self._open()
+            self.socket = self._open_when_free()
             for word, amount in self.steps:
                 if word == "pause":
                     time.sleep(amount)
@@ -73,6 +76,16 @@ class Flow:
         self.ended = time.time()
         if self.ok and self.socket:
             self.socket.close()
+
+    def _open_when_free(self) -> socket.socket:
+        patience_until = time.time() + self.patience_s
+        while True:
+            try:
+                return self._open()
+            except OSError as error:
+                if error.errno not in STILL_USED or time.time() > patience_until:
+                    raise
+            time.sleep(0.5)
 
     def _open(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self.service[0] else socket.AF_INET

@@ -14,10 +14,9 @@ if TYPE_CHECKING:
     from lab import Lab
 
 TOO_BIG = "icmp[0:2] == 0x0304"
-BOX = (
-    "nft add table ip box; nft 'add chain ip box out { type filter hook forward priority 0; }';"
-    "nft add rule ip box out"
-)
+TABLE = "nft add table ip box; nft 'add chain ip box out { type filter hook forward priority 0; }'"
+RULE = "nft add rule ip box out"
+BOX = f"{TABLE}; {RULE}"
 QUOTED_SOURCE_PORT = "@th,224,16"
 """Behind 8 bytes of ICMP and 20 of the quoted IP header."""
 QUOTED_TARGET_PORT = "@th,240,16"
@@ -27,7 +26,7 @@ UNTOLD = ["no-icmp-generated"]
 MESSAGES = "icmp type destination-unreachable icmp code 4"
 
 
-def _play(lab: Lab, cause: str) -> None:
+def _play(lab: Lab, cause: str, *, box: str = "router") -> None:
     """Let large transfers fail; `cause` is what the box does to the messages about them."""
     large = lab.browse("far-large", [("get", 9000)], client="client-far", count=5, every=0.8)
     lab.browse("far-small", [("get", 400)], client="client-far", count=3, every=1.1)
@@ -49,7 +48,11 @@ def _play(lab: Lab, cause: str) -> None:
         direction="to-client",
     )
     lab.must(
-        "icmp-checksum-burst", cause, hosts=["router"], may_hosts=["isp"], cited={file: TOO_BIG}
+        "icmp-checksum-burst",
+        cause,
+        hosts=[box],
+        may_hosts=["router", "isp"],
+        cited={file: TOO_BIG},
     )
 
 
@@ -89,14 +92,28 @@ def checksum_truncated_dr(lab: Lab) -> None:
 
 
 @scenario
+def checksum_random_bits_dr(lab: Lab) -> None:
+    """LVS-DR; the ISP's router fails: in each ICMP message that it sends another bit is wrong."""
+    lab.cluster("dr", "routed-vip", narrow_mtu=1400)
+    lab.fault(
+        "isp",
+        "tc qdisc replace dev eth0 root handle 1: prio bands 4;"
+        "tc qdisc add dev eth0 parent 1:4 netem delay 2ms corrupt 100%;"
+        "tc filter add dev eth0 parent 1: protocol ip u32 match ip protocol 1 0xff flowid 1:4",
+    )
+    _play(lab, "corruption", box="isp")
+
+
+@scenario
 def checksum_tcp_dr(lab: Lab) -> None:
     """LVS-DR; the router damages what one client network's TCP segments carry as window."""
     lab.cluster("dr", "office")
     first = lab.network.hosts["client-far"].interfaces["eth0"].addresses[0].split("/")[0]
     where = first.rsplit(".", 1)[0] + ".0/24"
-    lab.fault("router", f"{BOX} ip saddr {where} tcp dport 80 @th,112,16 set 0x0111", at=4)
+    lab.network.hosts["router"].do(TABLE)
+    lab.fault("router", f"{RULE} ip saddr {where} tcp dport 80 @th,112,16 set 0x0111", at=4)
     damaged = lab.browse(
-        "damaged", [("get", 900), ("pause", 5), ("get", 900)], client="client-far", count=4
+        "damaged", [("get", 900), ("pause", 8), ("get", 900)], client="client-far", count=4
     )
     lab.background(10)
     lab.play()

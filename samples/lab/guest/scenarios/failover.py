@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scenarios import scenario
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lab import Lab
     from network import Host
 
+TOO_BIG = "icmp[0:2] == 0x0304"
 LONG = [("get", 900), ("pause", 8), ("get", 1100)]
 SYNC = "ipvsadm --start-daemon {} --mcast-interface eth0"
 
@@ -44,9 +45,47 @@ def failover_unsynced_dr(lab: Lab) -> None:
     lab.look("director2.pcap", reset, "resets of the second director")
 
 
-def _pair(lab: Lab) -> Host:
+@scenario
+def errors_to_other_director_dr(lab: Lab) -> None:
+    """LVS-DR with two directors; the router's load sharing takes ICMP to the one that knows not."""
+    second = _pair(lab, "routed-vip", narrow_mtu=1400)
+    plan = lab.made.plan
+    second.do(f"ip addr add {plan.vip}/32 dev eth0")
+    second.interfaces["eth0"].addresses.append(f"{plan.vip}/32")
+    lab.fault(
+        "router",
+        f"ip route add {plan.vip} via {plan.at('lan', 3)} table 7;"
+        f"ip rule add ipproto icmp to {plan.vip} lookup 7",
+    )
+    large = lab.browse("far-large", [("get", 9000)], client="client-far", count=5, every=0.8)
+    lab.browse("far-small", [("get", 400)], client="client-far", count=3, every=1.1)
+    lab.background(8)
+    lab.capture("director", "director2", "rs1", "rs2", "router", "client=client-far")
+    lab.play()
+    lab.expect(lab.failed() == large, "the large transfers fail, and only they")
+    hosts = sorted({flow.realserver for flow in large if flow.realserver})
+    lab.must(
+        "pmtud-blackhole",
+        "icmp-not-forwarded",
+        flows=large,
+        hosts=hosts,
+        may_causes=["no-icmp-generated", "icmp-filtered-upstream"],
+        direction="to-client",
+    )
+    lab.must(
+        "icmp-unreachable-not-forwarded",
+        "no-connection-entry",
+        flows=large,
+        hosts=["director2"],
+        may_hosts=["director"],
+        cited={"director2.pcap": TOO_BIG},
+    )
+    lab.look("director2.pcap", TOO_BIG, "messages about connections of the other director")
+
+
+def _pair(lab: Lab, plan: str = "public", **shape: Any) -> Host:
     """Build a cluster with a second director that balances the same service."""
-    cluster = lab.cluster("dr", "public")
+    cluster = lab.cluster("dr", plan, **shape)
     second = lab.network.host("director2", "director", forwarding=True, ipv6=False)
     lab.network.plug(second, "eth0", cluster.lan, cluster.plan.on("lan", 3))
     second.run(f"ip route add default via {cluster.plan.at('lan', 1)}")

@@ -44,7 +44,7 @@ def fragments_lost_reply_dr(lab: Lab) -> None:
 
 
 def _lost(lab: Lab, file: str, *, quiet_s: float = 2.0) -> None:
-    lab.ask("small", 120, count=8, every=0.7)
+    lab.ask("small", 120, count=14, every=0.7)
     lost = lab.ask("fragmented", 3500, count=6, start=2, every=0.9, patience=4)
     nat = lab.made.method == "nat"
     directors = ("director:eth0", "director:eth1") if nat else ("director",)

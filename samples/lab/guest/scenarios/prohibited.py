@@ -14,6 +14,18 @@ STRICT = "sysctl -qw net.netfilter.nf_conntrack_tcp_loose=0"
 """A connection whose entry is lost is not picked up again."""
 
 
+RULES_OF_2007 = """
+iptables -N RH-Firewall-1-INPUT
+iptables -A FORWARD -j RH-Firewall-1-INPUT
+iptables -A INPUT -j RH-Firewall-1-INPUT
+iptables -A RH-Firewall-1-INPUT -i lo -j ACCEPT
+iptables -A RH-Firewall-1-INPUT -p icmp -m icmp --icmp-type any -j ACCEPT
+iptables -A RH-Firewall-1-INPUT -m state --state RELATED,ESTABLISHED -j ACCEPT
+iptables -A RH-Firewall-1-INPUT -p tcp -m state -m tcp --dport 80 --state NEW -j ACCEPT
+iptables -A RH-Firewall-1-INPUT -j REJECT --reject-with icmp-host-prohibited
+""".strip()
+
+
 def _rules(reject: str, *, command: str = "iptables", icmp: str = "-p icmp") -> str:
     """Return the stateful rule set of many distributions, ICMP let in, and its last word."""
     return "\n".join(
@@ -52,6 +64,44 @@ def prohibited_realserver_idle_nat(lab: Lab) -> None:
     _prohibited(
         lab, ["rs1", "rs2"], "realserver-conntrack", "director-eth1.pcap", "icmp[0:2] == 0x030d"
     )
+
+
+@scenario
+def prohibited_realserver_window_dr(lab: Lab) -> None:
+    """LVS-DR; a box raises the realservers' windows, to which their conntrack holds: 3/10.
+
+    The rule set is the one that the LVS-HOWTO quotes in 2007.
+    """
+    cluster = lab.cluster("dr", "public")
+    for host in cluster.realservers:
+        host.do("sysctl -qw net.ipv4.tcp_rmem='4096 8192 16384'")
+        lab.fault(host.name, RULES_OF_2007)
+    lab.fault(
+        "router",
+        "nft add table ip box; nft 'add chain ip box out { type filter hook forward priority 0; }';"
+        "nft add rule ip box out tcp sport 80 tcp window set 65535",
+    )
+    uploads = lab.browse("upload", [("post", 16000)], count=6, start=1, every=0.8)
+    lab.background(8)
+    lab.play(quiet_s=4)
+    proof = "icmp[0:2] == 0x030a"
+    files = [f"{flow.realserver}.pcap" for flow in uploads]
+    hit = [
+        flow
+        for flow, file in zip(uploads, files, strict=True)
+        if lab.told([flow], file, proof, "icmp[28:2]")
+    ]
+    lab.expect(len(hit) >= 3, "uploads go beyond the window")
+    lab.must(
+        "host-prohibited-established",
+        "realserver-conntrack",
+        flows=hit,
+        may=lab.flows,
+        hosts=sorted({flow.realserver for flow in hit}),
+        cited={f"{hit[0].realserver}.pcap": proof},
+        verdict="out-of-window",
+    )
+    lab.look(f"{hit[0].realserver}.pcap", proof, "what lies beyond the window is prohibited")
 
 
 @scenario
