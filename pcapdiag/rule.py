@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from pcapdiag.case import Case
+from pcapdiag.case.incidents import MAX_INCIDENTS, incidents
 from pcapdiag.case.quality import Quality
 from pcapdiag.result import (
     Cause,
@@ -37,6 +38,7 @@ from pcapdiag.result import (
 )
 
 __all__ = [
+    "MAX_INCIDENTS",
     "Case",
     "Cause",
     "Check",
@@ -58,6 +60,7 @@ __all__ = [
     "Severity",
     "SizeFate",
     "Timeline",
+    "incidents",
     "rule",
 ]
 

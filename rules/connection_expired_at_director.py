@@ -62,6 +62,7 @@ from pcapdiag.rule import (
     Remedy,
     Scope,
     Severity,
+    incidents,
     rule,
 )
 
@@ -69,9 +70,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from pcapdiag.kernel.ipvs_timeouts import Timeouts
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads."""
 
 MAX_CITED = 12
 """Connections cited in a finding; the full count stands beside them."""
@@ -116,23 +114,12 @@ SEVERITIES = {
 def check(case: Case) -> Iterator[Outcome]:
     """Judge refused packets per service and cause, then SYNs that were dropped once."""
     refused = case.forgotten.with_columns(_cause_of().alias("cause")).filter(_is_a_connection())
-    groups = (
-        refused.group_by("service_name", "cause")
-        .len()
-        .sort("len", "service_name", "cause", descending=[True, False, False])
-    )
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        yield _finding(
-            case,
-            refused.filter(
-                pl.col("service_name").eq_missing(group["service_name"]),
-                pl.col("cause") == group["cause"],
-            ).sort("first_ns", "connection"),
-        )
+    for rows in incidents(refused, "service_name", "cause"):
+        yield _finding(case, rows.sort("first_ns", "connection"))
     dropped = _dropped_once(case)
-    for service in sorted(dropped["service_name"].drop_nulls().unique())[:MAX_GROUPS]:
-        yield _dropped_finding(case, dropped.filter(pl.col("service_name") == service))
-    yield from _rest(case, {*groups["service_name"], *dropped["service_name"]})
+    for rows in incidents(dropped.drop_nulls("service_name"), "service_name"):
+        yield _dropped_finding(case, rows)
+    yield from _rest(case, {*refused["service_name"], *dropped["service_name"]})
 
 
 def _cause_of() -> pl.Expr:

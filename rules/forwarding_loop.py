@@ -50,14 +50,12 @@ from pcapdiag.rule import (
     Outcome,
     Scope,
     Severity,
+    incidents,
     rule,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads."""
 
 MAX_CITED = 12
 """Packets cited in a finding; the full count stands beside them."""
@@ -74,17 +72,14 @@ def check(case: Case) -> Iterator[Outcome]:
     every = case.loops.with_columns(
         pl.col("macs").list.eval(pl.element().cast(pl.String)).list.join(" ").alias("ring")
     )
-    keys = ["service_name", "ring"]
-    groups = every.group_by(keys).len().sort("len", *keys, descending=[True, False, False])
     seen: set[tuple[object, frozenset[str]]] = set()
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        names = frozenset(_names(case, [int(mac) for mac in group["ring"].split()]))
-        if (group["service_name"], names) in seen:
-            continue
-        seen.add((group["service_name"], names))
-        rows = every.filter(*(pl.col(key).eq_missing(group[key]) for key in keys))
-        yield _finding(case, rows)
-    if groups.height:
+    for rows in incidents(every, "service_name", "ring"):
+        first = rows.row(0, named=True)
+        ring = (first["service_name"], frozenset(_names(case, first["macs"])))
+        if ring not in seen:
+            seen.add(ring)
+            yield _finding(case, rows)
+    if every.height:
         return
     packets = sum(
         vantage.packets["ttl"].drop_nulls().len()

@@ -56,6 +56,7 @@ from pcapdiag.rule import (
     Remedy,
     Scope,
     Severity,
+    incidents,
     rule,
 )
 
@@ -70,9 +71,6 @@ hardly ever hits three datagrams and spares all others."""
 LEAST_SHARE = 0.5
 """Of the datagrams of that service and direction: load sharing over two ways loses half of them,
 ordinary loss far fewer."""
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads."""
 
 MAX_CITED = 20
 """Datagrams cited in a finding; the full count stands beside them."""
@@ -104,26 +102,19 @@ def check(case: Case) -> Iterator[Outcome]:
         pl.col("quoted_sender").cast(pl.String).alias("sender")
     )
     lost = _lost(seen)
-    groups = (
-        lost.group_by("service_name", "sender", "before", "station")
-        .len()
-        .sort("len", "service_name", "sender", "station", descending=[True, False, False, False])
-    )
     found: set[tuple[str | None, str]] = set()
     unproven: list[str] = []
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        key = (group["service_name"], group["sender"])
+    for mine in incidents(lost, "service_name", "sender", "station", "before"):
+        first = mine.row(0, named=True)
+        key = (first["service_name"], first["sender"])
         if key in found:
             continue  # the place where most are lost speaks for the service and direction
-        mine = lost.filter(
-            *(pl.col(name).eq_missing(pl.lit(group[name])) for name in group if name != "len")
-        )
-        of_service = _of(seen, key).filter(pl.col("station") == group["station"])
+        of_service = _of(seen, key).filter(pl.col("station") == first["station"])
         if mine.height < MIN_DATAGRAMS or mine.height < LEAST_SHARE * _count(of_service):
             continue
         timeouts = _of(told, key)
         if not (timeouts.height or _proven(case, mine)):
-            unproven.append(group["station"])
+            unproven.append(first["station"])
             continue
         found.add(key)
         yield _finding(case, mine, timeouts, examined=_count(of_service))

@@ -64,14 +64,12 @@ from pcapdiag.rule import (
     Remedy,
     Scope,
     Severity,
+    incidents,
     rule,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads."""
 
 MAX_CITED = 20
 """Messages cited in a finding; the full count stands beside them."""
@@ -108,19 +106,8 @@ def check(case: Case) -> Iterator[Outcome]:
     """Judge the prohibitions, one finding per service and emitting host."""
     every = case.prohibitions
     hit = every.filter(pl.col("established"), ~pl.col("quoted_syn").fill_null(value=True))
-    groups = (
-        hit.group_by("service_name", "emitter")
-        .len()
-        .sort("len", "service_name", "emitter", descending=[True, False, False])
-    )
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        yield _finding(
-            case,
-            hit.filter(
-                pl.col("service_name").eq_missing(group["service_name"]),
-                pl.col("emitter") == group["emitter"],
-            ),
-        )
+    for messages in incidents(hit, "service_name", "emitter"):
+        yield _finding(case, messages)
     yield from _rest(case, every, hit)
 
 

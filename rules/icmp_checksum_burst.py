@@ -40,6 +40,7 @@ import polars as pl
 from pcapdiag.kernel import remedies
 from pcapdiag.protocols import IpProto, icmp_name
 from pcapdiag.rule import (
+    MAX_INCIDENTS,
     Case,
     Cause,
     Clean,
@@ -65,9 +66,6 @@ BURST = 5
 checksums breaks all of them."""
 
 WINDOW_NS = 60_000_000_000
-
-MAX_GROUPS = 1000
-"""Senders judged: far more than a person reads."""
 
 MAX_CITED = 20
 """Messages cited in a finding; the full count stands beside them."""
@@ -113,7 +111,7 @@ def check(case: Case) -> Iterator[Outcome]:
         .sort("len", "src_hi", "src_lo", "vantage", descending=[True, False, False, False])
         .unique(["src_hi", "src_lo"], keep="first", maintain_order=True)
     )
-    for sender in senders.head(MAX_GROUPS).iter_rows(named=True):
+    for sender in senders.head(MAX_INCIDENTS).iter_rows(named=True):
         yield _finding(
             case,
             bursts.filter(*(pl.col(key) == sender[key] for key in ("src_hi", "src_lo", "vantage"))),

@@ -62,6 +62,7 @@ from pcapdiag.rule import (
     Remedy,
     Scope,
     Severity,
+    incidents,
     rule,
 )
 
@@ -76,9 +77,6 @@ IcmpInErrors, icmp_socket_deliver)."""
 LEAST_TUNNEL_QUOTE = 20 + 20 + 8
 """What ip_vs_in_icmp needs of the director's own tunnel packet: outer header, inner header and the
 inner ports. GRE and GUE headers come on top."""
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads."""
 
 MAX_CITED = 20
 """Messages cited in a finding; the full count stands beside them."""
@@ -114,28 +112,10 @@ def check(case: Case) -> Iterator[Outcome]:
     """Judge what errors say, one finding per cause, sender and service."""
     errors = case.error_forms.with_columns(_cause().alias("cause"))
     suspects = _without_the_harmless(case, errors.filter(pl.col("cause").is_not_null()))
-    groups = (
-        suspects.group_by("cause", "sight_src_hi", "sight_src_lo", "service_name")
-        .len()
-        .sort(
-            "len",
-            "cause",
-            "service_name",
-            "sight_src_hi",
-            "sight_src_lo",
-            descending=[True, False, False, False, False],
-        )
-    )
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        keys = ("cause", "sight_src_hi", "sight_src_lo", "service_name")
-        yield _finding(
-            case,
-            suspects.filter(*(pl.col(key).eq_missing(pl.lit(group[key])) for key in keys)),
-            examined=errors.filter(
-                pl.col("service_name").eq_missing(pl.lit(group["service_name"]))
-            ),
-        )
-    if groups.is_empty():
+    for same in incidents(suspects, "cause", "service_name", "sight_src_hi", "sight_src_lo"):
+        of_service = pl.col("service_name").eq_missing(pl.lit(same["service_name"][0]))
+        yield _finding(case, same, examined=errors.filter(of_service))
+    if suspects.is_empty():
         yield _nothing(case, errors)
 
 

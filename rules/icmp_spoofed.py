@@ -57,6 +57,7 @@ from pcapdiag.rule import (
     Outcome,
     Scope,
     Severity,
+    incidents,
     rule,
 )
 
@@ -75,9 +76,6 @@ and a number guessed out of 2^32 lies further off 4095 times of 4096."""
 FIRST_TTLS = frozenset({32, 60, 64, 128, 255})
 """With which stacks send: any other shows that a router passed the packet on, which no redirect
 may be (RFC 1122 section 3.2.2.2). In IPv6 it is 255 or invalid (RFC 4861 section 8.1)."""
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads."""
 
 MAX_CITED = 20
 """Messages cited in a finding; the full count stands beside them."""
@@ -108,25 +106,19 @@ def check(case: Case) -> Iterator[Outcome]:
         pl.when("below").then(pl.col("outside") > 0).otherwise(pl.col("outside") > SLACK_BYTES)
     )
     found = 0
-    groups = (
-        outside.group_by("service_name", "quoted_sender")
-        .len()
-        .sort("len", "service_name", "quoted_sender", descending=[True, False, False])
-    )
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        if group["len"] < MIN_MESSAGES:
-            continue
+    for messages in incidents(outside, "service_name", "quoted_sender"):
+        if messages.height < MIN_MESSAGES:
+            break  # the incidents that follow are smaller
         found += 1
+        first = messages.row(0, named=True)
         keys = ("service_name", "quoted_sender")
-        same = [pl.col(key).eq_missing(pl.lit(group[key])) for key in keys]
-        yield _forged(case, outside.filter(*same), examined=errors.filter(*same))
+        same = [pl.col(key).eq_missing(pl.lit(first[key])) for key in keys]
+        yield _forged(case, messages, examined=errors.filter(*same))
     forged = case.redirect_forms.with_columns(_redirect_cause().alias("cause"))
     forged = forged.filter(pl.col("cause").is_not_null())
-    for sender in (
-        forged.select("src_hi", "src_lo", "cause").unique(maintain_order=True).head(MAX_GROUPS)
-    ).iter_rows(named=True):
+    for redirects in incidents(forged, "src_hi", "src_lo", "cause"):
         found += 1
-        yield _redirected(case, forged.filter(*(pl.col(key) == sender[key] for key in sender)))
+        yield _redirected(case, redirects)
     yield from _rest(case, errors, outside, found)
 
 

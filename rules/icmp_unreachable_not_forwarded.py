@@ -60,14 +60,12 @@ from pcapdiag.rule import (
     Remedy,
     Scope,
     Severity,
+    incidents,
     rule,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads."""
 
 MAX_CITED = 20
 """Messages cited in a finding; the full count stands beside them."""
@@ -149,14 +147,9 @@ def check(case: Case) -> Iterator[Outcome]:
     broken = errors.filter(verdict.is_in(BROKEN)).with_columns(_code(errors).alias("code"))
     strangers = case.stranger_errors.with_columns(pl.lit("no-connection-entry").alias("code"))
     broken = pl.concat([broken, strangers], how="diagonal_relaxed")
-    keys = ["service_name", "code", "quoted_sender"]
-    groups = broken.group_by(keys).len().sort("len", *keys, descending=[True, False, False, False])
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        yield _finding(
-            case,
-            broken.filter(*(pl.col(key).eq_missing(group[key]) for key in keys)),
-            examined=errors.filter(pl.col("service_name").eq_missing(group["service_name"])),
-        )
+    for same in incidents(broken, "service_name", "code", "quoted_sender"):
+        of_service = pl.col("service_name").eq_missing(same["service_name"][0])
+        yield _finding(case, same, examined=errors.filter(of_service))
     yield from _rest(errors, strangers)
 
 

@@ -58,14 +58,12 @@ from pcapdiag.rule import (
     Remedy,
     Scope,
     Severity,
+    incidents,
     rule,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads."""
 
 MAX_CITED = 12
 """Answers cited in a finding; the full count stands beside them."""
@@ -97,12 +95,9 @@ def check(case: Case) -> Iterator[Outcome]:
         how="left",
         maintain_order="left",
     ).filter((pl.col("cause") == "left-untranslated") | pl.col("let_pass").is_null())
-    keys = ["service_name", "cause", "src_hi", "src_lo"]
-    groups = every.group_by(keys).len().sort("len", *keys, descending=[True, *[False] * 4])
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        rows = every.filter(*(pl.col(key).eq_missing(group[key]) for key in keys))
+    for rows in incidents(every, "service_name", "cause", "src_hi", "src_lo"):
         yield _finding(case, rows.sort("first_ns", "connection", nulls_last=True))
-    yield from _rest(case, set(groups["service_name"]))
+    yield from _rest(case, set(every["service_name"]))
 
 
 def _finding(case: Case, rows: pl.DataFrame) -> Finding:

@@ -67,14 +67,12 @@ from pcapdiag.rule import (
     Scope,
     Severity,
     SizeFate,
+    incidents,
     rule,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads; the rest is counted in the summary."""
 
 EXEMPLARS = 3
 """Connections cited frame by frame in a finding: enough to see that they are alike."""
@@ -141,10 +139,8 @@ def check(case: Case) -> Iterator[Outcome]:
     stalls = _proven(case).with_columns(
         _cause_code(case).alias("cause"), pl.col("recovered_len").is_not_null().alias("recovered")
     )
-    keys = ["service_name", "direction", "cause", "recovered"]
-    groups = stalls.group_by(keys).len().sort("len", *keys, descending=[True, *[False] * 4])
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        yield _finding(case, stalls.filter(*(pl.col(key).eq_missing(group[key]) for key in keys)))
+    for alike in incidents(stalls, "service_name", "direction", "cause", "recovered"):
+        yield _finding(case, alike)
     yield from _rest(case, stalls)
 
 

@@ -45,6 +45,7 @@ import polars as pl
 from pcapdiag.kernel import ipvs_remedies
 from pcapdiag.protocols import IpProto
 from pcapdiag.rule import (
+    MAX_INCIDENTS,
     Case,
     Cause,
     Clean,
@@ -59,14 +60,12 @@ from pcapdiag.rule import (
     Remedy,
     Scope,
     Severity,
+    incidents,
     rule,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads."""
 
 MAX_CITED = 10
 """Connections cited in a finding; the full count stands beside them."""
@@ -113,14 +112,11 @@ def check(case: Case) -> Iterator[Outcome]:
         (pl.col("last_ns") - pl.col("first_ns") >= SILENT_NS) | pl.col("error_row").is_not_null(),
         pl.col("realserver_text").is_not_null() | pl.col("error_row").is_not_null(),
     )
-    keys = ["service_name", "realserver_text", "fate"]
-    groups = suspects.group_by(keys).len().sort("len", *keys, descending=[True, *[False] * 3])
     found: set[str | None] = set()
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        rows = suspects.filter(*(pl.col(key).eq_missing(group[key]) for key in keys))
+    for rows in incidents(suspects, "service_name", "realserver_text", "fate"):
         finding = _judge(case, rows.sort("first_ns", "connection"))
         if finding:
-            found.add(group["service_name"])
+            found.add(rows["service_name"][0])
             yield finding
     for finding in _reused(case):
         found.add(finding.scope.service)
@@ -311,7 +307,7 @@ def _reused(case: Case) -> Iterator[Finding]:
         .drop_nulls()
         .sort("service_name", "realserver_name")
     )
-    for row in per.head(MAX_GROUPS).iter_rows(named=True):
+    for row in per.head(MAX_INCIDENTS).iter_rows(named=True):
         service = pl.col("service_name") == row["service_name"]
         later = asked.filter(
             service, pl.col("vantage") == row["at"], pl.col("row") > row["last_fresh"]

@@ -57,14 +57,12 @@ from pcapdiag.rule import (
     Outcome,
     Scope,
     Severity,
+    incidents,
     rule,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads."""
 
 MAX_CITED = 12
 """Connections cited in a finding; the full count stands beside them."""
@@ -94,14 +92,11 @@ def check(case: Case) -> Iterator[Outcome]:
         pl.col("reached") > 0,
         pl.col("last_ns") - pl.col("first_ns") >= SILENT_NS,
     )
-    keys = ["service_name", "realserver_text", "reached_vantage"]
-    groups = suspects.group_by(keys).len().sort("len", *keys, descending=[True, *[False] * 3])
     found: set[str | None] = set()
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        rows = suspects.filter(*(pl.col(key).eq_missing(group[key]) for key in keys))
+    for rows in incidents(suspects, "service_name", "realserver_text", "reached_vantage"):
         finding = _judge(case, rows.sort("first_ns", "connection"))
         if finding:
-            found.add(group["service_name"])
+            found.add(rows["service_name"][0])
             yield finding
     for finding in _without_device(case):
         found.add(finding.scope.service)
@@ -237,10 +232,7 @@ def _without_device(case: Case) -> Iterator[Finding]:
     refused = case.unreachables.filter(
         "about_tunnel", pl.col("says") == "port", pl.col("method") == "tun"
     )
-    keys = ["service_name", "src_hi", "src_lo"]
-    groups = refused.group_by(keys).len().sort("len", *keys, descending=[True, *[False] * 3])
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        rows = refused.filter(*(pl.col(key).eq_missing(group[key]) for key in keys))
+    for rows in incidents(refused, "service_name", "src_hi", "src_lo"):
         first = rows.row(0, named=True)
         service = first["service_name"]
         name = case.host_of_address(first["src_hi"], first["src_lo"])

@@ -58,14 +58,12 @@ from pcapdiag.rule import (
     Outcome,
     Scope,
     Severity,
+    incidents,
     rule,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads."""
 
 MAX_CITED = 10
 """Redirects cited in a finding; Linux sends at most nine to a peer before it falls silent."""
@@ -97,11 +95,9 @@ def check(case: Case) -> Iterator[Outcome]:
     """Judge redirects that concern the VIP or the realservers' answers."""
     every = case.redirects
     about = every.filter(pl.col("moves").is_in(["vip", "replies"]))
-    keys = ["moves", "src_hi", "src_lo", "dst_hi", "dst_lo"]
-    groups = about.group_by(keys).len().sort("len", *keys, descending=[True, *[False] * len(keys)])
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        yield _finding(case, about.filter(*(pl.col(key) == group[key] for key in keys)))
-    if groups.height:
+    for alike in incidents(about, "moves", "src_hi", "src_lo", "dst_hi", "dst_lo"):
+        yield _finding(case, alike)
+    if about.height:
         return
     if every.height and not any(case.service_methods.values()):
         yield NotExamined(

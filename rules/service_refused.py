@@ -58,14 +58,12 @@ from pcapdiag.rule import (
     Remedy,
     Scope,
     Severity,
+    incidents,
     rule,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads."""
 
 MAX_CITED = 12
 """Refusals cited in a finding; the full count stands beside them."""
@@ -96,13 +94,10 @@ _WORDS = {
 def check(case: Case) -> Iterator[Outcome]:
     """Judge refused requests, one finding per service, kind of refusal and refusing host."""
     refused = case.refused_requests.filter(_is_a_service())
-    keys = ["service_name", "how", "emitter", "emitter_host"]
-    groups = refused.group_by(keys).len().sort("len", *keys, descending=[True, *[False] * 4])
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        mine = refused.filter(pl.col("service_name").eq_missing(group["service_name"]))
-        rows = mine.filter(*(pl.col(key).eq_missing(group[key]) for key in keys))
-        yield _finding(case, rows, _share(case, mine))
-    yield from _rest(case, set(groups["service_name"]))
+    for rows in incidents(refused, "service_name", "how", "emitter", "emitter_host"):
+        of_service = pl.col("service_name").eq_missing(rows["service_name"][0])
+        yield _finding(case, rows, _share(case, refused.filter(of_service)))
+    yield from _rest(case, set(refused["service_name"]))
 
 
 def _is_a_service() -> pl.Expr:

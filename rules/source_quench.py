@@ -54,6 +54,7 @@ from pcapdiag.rule import (
     Outcome,
     Scope,
     Severity,
+    incidents,
     rule,
 )
 
@@ -69,9 +70,6 @@ far less than half."""
 
 MIN_SLOWED = 2
 """Connections that slow down: one alone may have had a pause of its own."""
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads."""
 
 MAX_CITED = 20
 """Messages cited in a finding; the full count stands beside them."""
@@ -103,12 +101,8 @@ UNHEARD = ("The messages are forged: icmp-spoofed tells by the sequence numbers 
 def check(case: Case) -> Iterator[Outcome]:
     """Judge source quenches, one finding per sender, service and effect."""
     told = _agreed(case.quenches.with_columns(_effect().alias("effect")))
-    keys = ["src_hi", "src_lo", "service_name", "effect"]
-    groups = told.group_by(keys).len().sort("len", *keys, descending=[True, *[False] * 4])
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        yield _finding(
-            case, told.filter(*(pl.col(key).eq_missing(pl.lit(group[key])) for key in keys))
-        )
+    for alike in incidents(told, "src_hi", "src_lo", "service_name", "effect"):
+        yield _finding(case, alike)
     if told.is_empty():
         yield _none(case)
 

@@ -47,6 +47,7 @@ import polars as pl
 from pcapdiag.kernel import path_remedies
 from pcapdiag.protocols import IpProto, proto_name
 from pcapdiag.rule import (
+    MAX_INCIDENTS,
     Case,
     Cause,
     Clean,
@@ -77,9 +78,6 @@ LEAST_SHARE = 0.05
 """Of the packets verified there that are of that kind: same service, side, protocol and layer. One
 bad in twenty repeats already halves a transfer, and wires that break one in a thousand make no
 burst."""
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads."""
 
 MAX_CITED = 20
 """Packets cited in a finding; the full count stands beside them."""
@@ -115,7 +113,7 @@ def check(case: Case) -> Iterator[Outcome]:
     )
     verified = case.kinds_verified
     found = 0
-    for group in at.head(MAX_GROUPS).iter_rows(named=True):
+    for group in at.head(MAX_INCIDENTS).iter_rows(named=True):
         kind = [pl.col(key).eq_missing(pl.lit(group[key])) for key in keys]
         at_place = pl.col("vantage") == group["vantage"]
         mine = bad.filter(kind)

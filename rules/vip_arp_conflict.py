@@ -53,14 +53,12 @@ from pcapdiag.rule import (
     Outcome,
     Remedy,
     Severity,
+    incidents,
     rule,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-MAX_GROUPS = 1000
-"""Incidents judged: far more than a person reads."""
 
 MAX_CITED = 12
 """Pairs of answers cited in a finding; the full count stands beside them."""
@@ -78,12 +76,9 @@ def check(case: Case) -> Iterator[Outcome]:
         pl.min_horizontal("first_mac", "second_mac").alias("low"),
         pl.max_horizontal("first_mac", "second_mac").alias("high"),
     )
-    keys = ["vip_hi", "vip_lo", "low", "high"]
-    groups = pairs.group_by(keys).len().sort("len", *keys, descending=[True, *[False] * 4])
-    for group in groups.head(MAX_GROUPS).iter_rows(named=True):
-        rows = pairs.filter(*(pl.col(key) == group[key] for key in keys))
+    for rows in incidents(pairs, "vip_hi", "vip_lo", "low", "high"):
         yield _finding(case, rows.sort("first_ns", "vantage", "first_row"))
-    if groups.height:
+    if pairs.height:
         return
     vips = {item.vip for item in case.topology.services if item.vip}
     answers = sum(count for vip, count in case.vips_answered_for.items() if vip in vips)
