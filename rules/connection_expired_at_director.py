@@ -352,7 +352,7 @@ def _reuse_s(case: Case) -> pl.Expr:
 def _dropped_finding(case: Case, rows: pl.DataFrame) -> Finding:
     first = rows.row(0, named=True)
     service = first["service_name"]
-    proven = case.absence_is_proof(first["vantage"], rows.height)
+    proven = case.absence_is_proof(first["vantage"], rows.height, by_client=True)
     delays = sorted(((rows["next_ns"] - rows["time_ns"]) / SECOND_NS).to_list())
     where = case.vantages[first["vantage"]].name
     within_s = case.timeouts_of(where).reuse_s

@@ -175,7 +175,8 @@ def _proven(case: Case, lost: pl.DataFrame) -> bool:
     Either it is known to lose too little, or the pattern is not that of loss: first fragments are
     all there and later ones all missing, at least one to each.
     """
-    if case.coverage.absence_is_proof(lost["vantage"][0], lost.height):
+    by_client = lost["sender"][0] == "client"
+    if case.absence_is_proof(lost["vantage"][0], lost.height, by_client=by_client):
         return True
     partly = lost.filter(pl.col("state") == "incomplete")
     lacking = (pl.col("before_fragments").cast(pl.Int64) - pl.col("fragments").cast(pl.Int64)).clip(

@@ -271,7 +271,10 @@ def _confidence(case: Case, cause: str, errors: pl.DataFrame) -> Confidence:
     if cause != "source-not-routable" or errors["src_scope"][0] != "private":
         return Confidence.HIGH
     receivers = [item.index for item in case.vantages_of("client", "realserver")]
-    proven = any(case.coverage.absence_is_proof(index, errors.height) for index in receivers)
+    to_servers = errors["quoted_sender"][0] == "realserver"
+    proven = any(
+        case.absence_is_proof(index, errors.height, by_client=to_servers) for index in receivers
+    )
     return Confidence.MEDIUM if proven else Confidence.LOW
 
 

@@ -133,7 +133,7 @@ def _judge(case: Case, rows: pl.DataFrame) -> Finding | None:
         return _finding(case, rows, code, peers, Confidence.HIGH)
     if first["fate"] == "dropped":
         seen = int(rows["repeats"].sum())
-        proven = case.absence_is_proof(first["vantage"], seen)
+        proven = case.absence_is_proof(first["vantage"], seen, by_client=True)
         if not proven or peers["own_active_after"] >= rows.height:
             return None
         return _finding(case, rows, "destination-removed", peers, Confidence.MEDIUM)

@@ -494,9 +494,12 @@ class Case:
         """Return what directors did with requests for a connection: see openings.frame."""
         return openings.frame(self)
 
-    def absence_is_proof(self, vantage: int, count: int) -> bool:
-        """Return whether `count` packets that a vantage did not show cannot all have been lost."""
-        return self.coverage.absence_is_proof(vantage, count)
+    def absence_is_proof(self, vantage: int, count: int, *, by_client: bool) -> bool:
+        """Return whether `count` packets that a vantage did not show cannot all have been lost.
+
+        `by_client`: clients sent them, not servers.
+        """
+        return self.coverage.absence_is_proof(vantage, count, by_client=by_client)
 
     def connections_at(self, *roles: str) -> dict[str, int]:
         """Return how many connections of each service the vantages of some roles show."""

@@ -130,7 +130,7 @@ def strangers(case: Case) -> pl.DataFrame:
     kinds = _kinds(found.join(services, on="connection"))
     keep = [
         case.coverage.egress(row["director_vantage"], row["service"]).ok
-        and case.coverage.absence_is_proof(row["director_vantage"], row["packets"])
+        and case.absence_is_proof(row["director_vantage"], row["packets"], by_client=True)
         for row in kinds.iter_rows(named=True)
     ]
     return (

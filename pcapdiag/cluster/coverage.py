@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from pcapdiag.cluster.clock import Clocks
     from pcapdiag.cluster.gaps import Span
-    from pcapdiag.cluster.losses import Loss
+    from pcapdiag.cluster.losses import Loss, Losses
     from pcapdiag.cluster.parts import Address
     from pcapdiag.cluster.topology import Topology
     from pcapdiag.flows.vantage import VantageTables
@@ -37,6 +37,9 @@ than any queue in a director, and than the 1 s that a first SYN may wait (ip_vs_
 
 PROOF: Final = 0.001
 """Chance of being wrong below which the absence of n packets counts as proven."""
+
+NOTABLE_LOSS: Final = 0.01
+"""Share of missing packets from which a capture counts as one that drops, whatever it counted."""
 
 _NARROW: Final = re.compile(r"\b(tcp|udp|sctp|arp|port|portrange|proto|vrrp|igmp|pim|esp|ah)\b")
 """Words of pcap-filter(7) that keep ICMP out unless ICMP is named, too."""
@@ -200,13 +203,24 @@ class Coverage:
             for vantage, still in zip(self.vantages, self._stood_still, strict=True)
         )
 
-    def loss(self, vantage: int) -> Loss:
-        """Return how much of what passed a vantage its captures lost."""
-        return self._losses[vantage]
+    def loss(self, vantage: int, *, by_client: bool | None = None) -> Loss:
+        """Return how much of what passed a vantage its captures lost; None: sent by either side."""
+        found = self._losses[vantage]
+        if by_client is None:
+            return found.all
+        return found.of_clients if by_client else found.of_servers
 
-    def absence_is_proof(self, vantage: int, count: int) -> bool:
-        """Return whether `count` packets, none of which was seen, cannot all have been lost."""
-        return count > 0 and self.loss(vantage).upper ** count < PROOF
+    def loses_little(self, vantage: int) -> bool:
+        """Return whether nothing says that captures lost a notable share, whoever sent it."""
+        sides = (self.loss(vantage, by_client=by_client) for by_client in (None, True, False))
+        return all(not loss.dropped and loss.share < NOTABLE_LOSS for loss in sides)
+
+    def absence_is_proof(self, vantage: int, count: int, *, by_client: bool | None = None) -> bool:
+        """Return whether `count` packets, none of which was seen, cannot all have been lost.
+
+        `by_client`: who sent them, where that is known.
+        """
+        return count > 0 and self.loss(vantage, by_client=by_client).upper ** count < PROOF
 
     def _no_gap(self, vantage: int, begin_ns: int, end_ns: int) -> Visibility:
         """Return whether the captures of a vantage leave no gap within a time."""
@@ -242,7 +256,7 @@ class Coverage:
         return tuple(_keeps_icmp(vantage) for vantage in self.vantages)
 
     @cached_property
-    def _losses(self) -> tuple[Loss, ...]:
+    def _losses(self) -> tuple[Losses, ...]:
         passages = self.topology.observed.passages
         return tuple(
             losses.measure(

@@ -26,9 +26,6 @@ KEY: Final = ("message", "vantage")
 REISSUE_NS: Final = 1_000_000_000
 """An answer made of a tunnel error leaves within microseconds; a later one has another cause."""
 
-NOTABLE_LOSS: Final = 0.01
-"""Share of missing packets from which a capture counts as one that drops, whatever it counted."""
-
 
 def at_realservers(table: pl.DataFrame, topology: Topology, errors: ErrorCrossings) -> pl.DataFrame:
     """Add seen_right and seen_wrong: it came in at the owning realserver, or at another one."""
@@ -157,15 +154,13 @@ def egress(table: pl.DataFrame, coverage: Coverage, directors: Sequence[int]) ->
                 continue
             else:
                 shift = offsets[1] - offsets[0]
-            loss = coverage.loss(at)
-            share = loss.missing / loss.expected if loss.expected else 0.0
             parts.append(
                 spans.filter(pl.col("vantage") == at).select(
                     pl.lit(index, pl.UInt16).alias("vantage"),
                     "service",
                     (pl.col("from_ns") + shift).alias("egress_from_ns"),
                     (pl.col("until_ns") + shift).alias("egress_until_ns"),
-                    pl.lit(not loss.dropped and share < NOTABLE_LOSS).alias("intact"),
+                    pl.lit(coverage.loses_little(at)).alias("intact"),
                     pl.lit(index == at).alias("here"),
                     pl.lit(at, pl.UInt16).alias("at"),
                     pl.lit(shift).alias("shift"),

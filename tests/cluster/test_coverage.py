@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import polars as pl
 import pytest
 
 from pcapdiag.cluster import gaps
@@ -153,6 +154,79 @@ def test_lost_packets_are_counted(cluster, analyse) -> None:
     loss = analyse(net.tables("rs1")).coverage.loss(0)
     assert len(lost) - 2 <= loss.missing <= len(lost)
     assert loss.upper > loss.missing / loss.expected
+
+
+def test_loss_is_told_by_direction(cluster, analyse) -> None:
+    """Answers that a capture lost say nothing about requests, and hide in no total."""
+    net = cluster(method="nat", rport=8080)
+    for _ in range(20):
+        net.connect("rs1", rounds=5)
+    whole = net.recorders["rs1"]
+    data = [n for n, row in enumerate(whole.rows) if row.get("payload_len") == 1000]
+    whole.without(set(data[5:90:4]))
+    coverage = analyse(net.tables("rs1")).coverage
+    to_server = coverage.loss(0, by_client=True)
+    to_client = coverage.loss(0, by_client=False)
+    assert to_server.missing == 0
+    assert to_client.missing > 15
+    assert coverage.loss(0).missing == to_client.missing
+    assert coverage.loss(0).expected == to_server.expected + to_client.expected
+    assert coverage.absence_is_proof(0, 3, by_client=True)
+    assert not coverage.absence_is_proof(0, 3, by_client=False)
+    assert not coverage.loses_little(0)
+
+
+def test_a_lossy_direction_is_not_thinned_by_the_other(cluster, analyse) -> None:
+    """Few requests, some of them lost, beside many answers: no capture that loses little."""
+    net = cluster(method="nat", rport=8080)
+    for _ in range(4):
+        net.connect("rs1", rounds=5)
+    (tables,) = net.tables("rs1")
+    flows = tables.flows.with_columns(
+        (pl.col("orig_acked") + 100).alias("orig_acked"),
+        (pl.col("resp_data_packets") * 500).alias("resp_data_packets"),
+        (pl.col("resp_payload_bytes") * 500).alias("resp_payload_bytes"),
+    )
+    coverage = analyse([replace(tables, flows=flows)]).coverage
+    assert coverage.loss(0).share < 0.01 < coverage.loss(0, by_client=True).share
+    assert not coverage.loses_little(0)
+
+
+@pytest.mark.parametrize(
+    ("came", "left"),
+    [
+        ([4000], [1000, 1000, 1000, 1000]),
+        ([3000, 1000], [1000, 3000]),
+        ([1000, 3000], [2000, 2000]),
+        ([1000, 1000, 1000, 1000], [4000]),
+    ],
+)
+@pytest.mark.parametrize("method", ["dr", "nat"])
+def test_segments_cut_otherwise_are_no_loss(cluster, analyse, method, came, left) -> None:
+    """Offload merges and cuts where it likes: all bytes came, and all left."""
+    net = cluster(method=method)
+    net.arp()
+    for name in ("rs1", "rs2", "rs1"):
+        net.connect(name)
+    client, service = net.ends()
+    net.request(net.packet(client, service, tcp_seq=99, tcp_flags=2, tcp_mss=1460), "rs1")
+    for turn in range(5):
+        net.wait(MS)
+        start = 100 + 4000 * turn
+        for sizes, arriving in ((came, True), (left, False)):
+            seq = start
+            for size in sizes:
+                part = net.packet(client, service, tcp_seq=seq, tcp_ack=9, payload_len=size)
+                part |= {"ttl": 62, "ip_id": (seq + size) % 65536}
+                if arriving:
+                    net.seen("director", part, "router", "director", "in")
+                else:
+                    net.relay(part, "rs1")
+                seq += size
+    end = net.packet(client, service, tcp_seq=20100, tcp_ack=9, tcp_flags=0x11)
+    net.request(end, "rs1")
+    found = analyse(net.tables("director", "rs1"))
+    assert [found.coverage.loss(index).missing for index in (0, 1)] == [0, 0]
 
 
 def test_absence_is_proof_only_of_enough_packets(cluster, analyse) -> None:
