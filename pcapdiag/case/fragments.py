@@ -180,9 +180,9 @@ def sights(case: Case) -> pl.DataFrame:
         return pl.DataFrame(schema=_SIGHTS)
     known = pl.concat(parts)
     datagrams = _datagrams(case, known)
-    expected = datagrams.join(_stations(case, datagrams), on=["connection", "sender"]).filter(
-        pl.col("time_ns") >= pl.col("from_ns") + START_NS,
-        pl.col("time_ns") <= pl.col("until_ns") - MARGIN_NS,
+    expected = datagrams.join(_stations(case, datagrams), on=["connection", "sender"])
+    expected = expected.filter(
+        case.coverage.capturing(expected, "time_ns", before_ns=START_NS, after_ns=MARGIN_NS)
     )
     there = _at_stations(known).rename({"time_ns": "seen_ns"}).sort("seen_ns")
     passing, unfragmented = _other_packets(case, expected)
@@ -283,8 +283,7 @@ def _stations(case: Case, datagrams: pl.DataFrame) -> pl.DataFrame:
     """Return where the connections of `datagrams` were captured, in each direction of travel.
 
     Columns: connection, sender, vantage, place (in | out at a director, else any), rank, station,
-    visibility, from_ns, until_ns (of the capture, common clock), and the addresses that a packet
-    of this sender has there.
+    visibility, and the addresses that a packet of this sender has there.
     """
     names = ("client_hi", "client_lo", "vip_hi", "vip_lo", "realserver_hi", "realserver_lo")
     legs = (
@@ -321,17 +320,17 @@ def _places(case: Case) -> pl.DataFrame:
     """Return the stations of all vantages, ranked from the client to the realserver."""
     rows = []
     for vantage in case.vantages:
-        role, span = case.role(vantage.index), case.coverage.span(vantage.index)
-        if role not in _RANKS or span is None:
+        role = case.role(vantage.index)
+        if role not in _RANKS:
             continue
-        told = (keeps_fragments(vantage), *span)
+        kept = keeps_fragments(vantage)
         if role == "director" and case.topology.vantage_macs[vantage.index]:
             rows += [
-                (vantage.index, "in", 2, f"{vantage.name} (coming in)", *told),
-                (vantage.index, "out", 3, f"{vantage.name} (going out)", *told),
+                (vantage.index, "in", 2, f"{vantage.name} (coming in)", kept),
+                (vantage.index, "out", 3, f"{vantage.name} (going out)", kept),
             ]
         else:
-            rows.append((vantage.index, "any", _RANKS[role], vantage.name, *told))
+            rows.append((vantage.index, "any", _RANKS[role], vantage.name, kept))
     return pl.DataFrame(
         rows,
         schema={
@@ -340,8 +339,6 @@ def _places(case: Case) -> pl.DataFrame:
             "rank": pl.Int64,
             "station": pl.String,
             "visibility": pl.String,
-            "from_ns": pl.Int64,
-            "until_ns": pl.Int64,
         },
         orient="row",
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from pcapdiag.case import sights
+from pcapdiag.cluster.coverage import MARGIN_NS
 from pcapdiag.protocols import FRAG_NEEDED, IPV4_MIN_MTU, IPV6_MIN_MTU, IcmpType, Icmpv6Type
 from pcapdiag.schema import VERDICTS
 
@@ -49,7 +50,7 @@ def with_fate(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
     Adds the columns of sights.with_first, and at_director (some director's capture holds it),
     verdict, reason, director_vantage, in_row, out_row (of the contract), reached_sender (true: seen
     arriving at a capture of the host that sent the quoted packet; false: not, though that capture
-    keeps ICMP; null: there is no such capture).
+    keeps ICMP and goes on then; null: there is no such capture).
     """
     roles = sights.roles(case).with_columns(
         pl.Series("icmp_visible", list(case.icmp_visible), dtype=pl.Boolean)
@@ -112,16 +113,19 @@ def _reached(
 ) -> pl.DataFrame:
     # The sender's own capture is one of its role that holds a leg of the quoted connection.
     own = (
-        messages.select("message", "connection", "quoted_sender")
+        messages.select("message", "connection", "quoted_sender", "first_ns")
         .join(case.connections.legs.select("connection", "vantage"), on="connection")
         .join(roles, on="vantage")
         .filter(pl.col("role") == pl.col("quoted_sender").cast(pl.String), pl.col("icmp_visible"))
-        .select("message", "vantage")
+        .select("message", "vantage", "first_ns")
         .unique()
     )
+    lasting = case.coverage.capturing(own, "first_ns", after_ns=MARGIN_NS)
+    own = own.select("message", "vantage", lasting.alias("lasting"))
     arrived = seen.filter(pl.col("place") != "out").select("message", "vantage").unique()
     return (
         own.join(arrived.with_columns(arrived=pl.lit(True)), on=["message", "vantage"], how="left")
+        .with_columns(pl.coalesce("arrived", pl.when("lasting").then(pl.lit(False))).alias("there"))
         .group_by("message")
-        .agg(pl.col("arrived").fill_null(False).any().alias("reached_sender"))
+        .agg(pl.col("there").any(ignore_nulls=False).alias("reached_sender"))
     )

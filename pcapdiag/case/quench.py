@@ -67,7 +67,6 @@ def _pace(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
         )
     ]
     for vantage in case.vantages:
-        span = case.coverage.span(vantage.index)
         sides = (
             case.tcp_sides.filter(pl.col("vantage") == vantage.index)
             .select(
@@ -77,8 +76,11 @@ def _pace(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
                 pl.col("sender").cast(messages.schema["quoted_sender"]).alias("quoted_sender"),
             )
             .join(first, on=["connection", "quoted_sender"])
+            .with_columns(pl.lit(vantage.index, pl.UInt16).alias("vantage"))
         )
-        if span is None or sides.is_empty():
+        around = case.coverage.capturing(sides, "told_ns", before_ns=WINDOW_NS, after_ns=WINDOW_NS)
+        sides = sides.filter(around)
+        if sides.is_empty():
             continue
         time = case.clocks.common_time(vantage.index).alias("common_ns")
         since = pl.col("common_ns") - pl.col("told_ns")
@@ -87,11 +89,7 @@ def _pace(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
             .filter(pl.col("payload_len") > 0, pl.col("copy_of").is_null())
             .select("flow", "by_orig", time)
             .join(sides.lazy(), on=["flow", "by_orig"])
-            .filter(
-                since.is_between(-WINDOW_NS, WINDOW_NS + LATER_NS),
-                pl.col("told_ns") >= span[0] + WINDOW_NS,
-                pl.col("told_ns") <= span[1] - WINDOW_NS,
-            )
+            .filter(since.is_between(-WINDOW_NS, WINDOW_NS + LATER_NS))
             .group_by("connection", "quoted_sender")
             .agg(
                 (since <= 0).sum().alias("before"),

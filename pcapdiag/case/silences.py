@@ -38,7 +38,8 @@ def frame(case: Case, asked: pl.DataFrame) -> pl.DataFrame:
 
     Columns: vantage, answered_row; answered_ns, answered_payload (bytes); passed_on (the packet was
     seen to leave a host again here); before_row, before_ns, before_count: the last packet before it
-    that restarted the timer of ip_vs, and how many had (null and 0: none was seen); turned_to and
+    that restarted the timer of ip_vs, and how many had (null and 0: none was seen; null alone: the
+    capture pauses since, and may have missed later ones); turned_to and
     turned_from (the MAC that this packet went to, and the other one that the client's packet before
     it had gone to; null: the same);
     client_closed (the client had sent FIN or RST); server_sent (the server's side had spoken);
@@ -98,6 +99,11 @@ def _at(case: Case, index: int, wanted: pl.DataFrame) -> pl.DataFrame:
         .collect()
     )
     passages = case.topology.observed.passages.filter(pl.col("vantage") == index)
+    known = earlier.join(answered.select("answered_row", "answered_ns"), on="answered_row")
+    missed = _paused(case, index, known)
+    earlier = earlier.with_columns(
+        pl.when(~missed).then(name).alias(name) for name in ("before_row", "before_ns")
+    )
     return (
         answered.join(earlier, on="answered_row", how="left")
         .with_columns(
@@ -114,6 +120,24 @@ def _at(case: Case, index: int, wanted: pl.DataFrame) -> pl.DataFrame:
         )
         .select(pl.col(name).cast(dtype) for name, dtype in SHAPE.items())
     )
+
+
+def _paused(case: Case, index: int, rows: pl.DataFrame) -> pl.Series:
+    """Return per row whether the capture pauses between before_ns and answered_ns."""
+    pauses = pl.DataFrame(
+        case.coverage.pauses[index],
+        schema={"gap_from_ns": pl.Int64, "gap_until_ns": pl.Int64},
+        orient="row",
+    )
+    met = (
+        rows.select("answered_row", "before_ns", "answered_ns")
+        .join(pauses, how="cross")
+        .filter(
+            pl.col("gap_from_ns") < pl.col("answered_ns"),
+            pl.col("gap_until_ns") > pl.col("before_ns"),
+        )
+    )
+    return rows["answered_row"].is_in(met["answered_row"].implode())
 
 
 def _legs(case: Case, index: int) -> pl.LazyFrame:

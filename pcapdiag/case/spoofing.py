@@ -21,7 +21,8 @@ def frame(case: Case) -> pl.DataFrame:
     """Return one row per ICMP error about a TCP packet of a known connection, checksum not bad.
 
     Columns: those of ERROR_MESSAGES and sights.with_first, service_name, realserver_name, covered
-    (some capture holds the quoted direction from its SYN on), outside (bytes by which the quoted
+    (some capture holds the quoted direction from its SYN on, and runs when the error is first
+    seen), outside (bytes by which the quoted
     sequence number misses all that the side sent in any such capture; 0: inside; null: not
     covered), below (it lies before the SYN).
     """
@@ -36,9 +37,11 @@ def frame(case: Case) -> pl.DataFrame:
         1 << 32
     )
     after, before = ahead - pl.col("sent"), (1 << 32) - ahead
+    held = messages.select(
+        "message", "connection", "quoted_sender", "quoted_tcp_seq", "first_ns"
+    ).join(_covered(case, messages), on=["connection", "quoted_sender"])
     missed = (
-        messages.select("message", "connection", "quoted_sender", "quoted_tcp_seq")
-        .join(_covered(case, messages), on=["connection", "quoted_sender"])
+        held.filter(case.coverage.capturing(held, "first_ns"))
         .select(
             "message",
             pl.when(after <= 0)
@@ -69,7 +72,7 @@ def forged_redirects(case: Case) -> pl.DataFrame:
 def _covered(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
     """Return what sides that were captured from their SYN on sent.
 
-    Columns: connection (one of `messages`), quoted_sender, seq_first, sent.
+    Columns: connection (one of `messages`), quoted_sender, vantage, seq_first, sent.
     """
     sender = messages.schema["quoted_sender"]
     clients = case.members.select("connection", "client_hi", "client_lo", "client_port").join(
@@ -80,6 +83,7 @@ def _covered(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
             schema={
                 "connection": pl.UInt32,
                 "quoted_sender": sender,
+                "vantage": pl.UInt16,
                 "seq_first": pl.UInt32,
                 "sent": pl.Int64,
             }
@@ -105,6 +109,7 @@ def _covered(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
                     .otherwise(pl.lit("realserver"))
                     .cast(sender)
                     .alias("quoted_sender"),
+                    pl.lit(vantage.index, pl.UInt16).alias("vantage"),
                     pl.col(f"{side}_seq_first").alias("seq_first"),
                     pl.col(f"{side}_sent").alias("sent"),
                 )

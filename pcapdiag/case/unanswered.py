@@ -205,16 +205,40 @@ def frame(case: Case) -> pl.DataFrame:
         pl.col("vantage").filter(there).first().alias("reached_vantage"),
         pl.col("first_row").filter(there).first().alias("reached_row"),
     )
-    egress = case.coverage.egress_spans.select("vantage", "service", "from_ns", "until_ns")
-    return (
-        rows.sort("connection", pl.col("role") != "director", "vantage", "flow")
-        .unique("connection", keep="first", maintain_order=True)
-        .join(told, on="connection", maintain_order="left")
-        .join(egress, on=["vantage", "service"], how="left", maintain_order="left")
-        .with_columns(pl.col("from_ns").is_not_null().alias("visible"))
-        .join(_unreachable(case), on="connection", how="left", maintain_order="left")
-        .drop("from_ns", "until_ns", "service", "role")
+    rows = rows.sort("connection", pl.col("role") != "director", "vantage", "flow").unique(
+        "connection", keep="first", maintain_order=True
     )
+    return (
+        rows.with_columns(_egress_visible(case, rows).alias("visible"))
+        .join(told, on="connection", maintain_order="left")
+        .join(_unreachable(case), on="connection", how="left", maintain_order="left")
+        .drop("service", "role")
+    )
+
+
+def _egress_visible(case: Case, rows: pl.DataFrame) -> pl.Series:
+    """Return per row whether its vantage is a director's and shows what of its service leaves.
+
+    From the first of the repeated requests to the last, without a gap.
+    """
+    parts = [pl.DataFrame(schema={"connection": pl.UInt32})]
+    for vantage in case.vantages_of("director"):
+        here = rows.filter(pl.col("vantage") == vantage.index)
+        time = vantage.packets["time_ns"]
+        asked = here.select("connection", "vantage", "service").with_columns(
+            time[here["first_row"]].alias("first"), time[here["last_row"]].alias("last")
+        )
+        place = ["vantage", "service"]
+        met = asked.join(case.coverage.egress_gaps, on=place).filter(
+            pl.col("gap_from_ns") < pl.col("last"), pl.col("gap_until_ns") > pl.col("first")
+        )
+        parts.append(
+            asked.join(case.coverage.egress_spans, on=place)
+            .filter(pl.col("first") >= pl.col("from_ns"), pl.col("last") <= pl.col("until_ns"))
+            .join(met, on="connection", how="anti")
+            .select("connection")
+        )
+    return rows["connection"].is_in(pl.concat(parts)["connection"].implode())
 
 
 def _unreachable(case: Case) -> pl.DataFrame:

@@ -97,6 +97,46 @@ class Coverage:
             return Visibility(False, f"the capture at {name} ended before or just then")
         return self._no_gap(vantage, time_ns - error, time_ns + margin_ns + error)
 
+    def capturing(
+        self, rows: pl.DataFrame, time: str, *, before_ns: int = 0, after_ns: int = 0
+    ) -> pl.Series:
+        """Return for each row (vantage, and a time on the common clock) whether it is covered.
+
+        That is, `covers` for many: from so long before that time to so long after it.
+        """
+        around = rows.select("vantage", (pl.col(time) - before_ns).alias("begin_ns"))
+        paused = gaps.follows(
+            around, self._common_pauses, "begin_ns", ["vantage"], before_ns + after_ns
+        )
+        spans = around.join(self._common_spans, on="vantage", how="left", maintain_order="left")
+        end = pl.col("begin_ns") + before_ns + after_ns
+        within = (pl.col("begin_ns") >= pl.col("from_ns")) & (end <= pl.col("until_ns"))
+        return spans.select(within.fill_null(value=False)).to_series() & ~paused
+
+    @cached_property
+    def _common_spans(self) -> pl.DataFrame:
+        """Return vantage, from_ns, until_ns of those whose clocks are aligned (common clock)."""
+        spans = [(vantage.index, self.span(vantage.index)) for vantage in self.vantages]
+        return pl.DataFrame(
+            [(index, *span) for index, span in spans if span is not None],
+            schema={"vantage": pl.UInt16, "from_ns": pl.Int64, "until_ns": pl.Int64},
+            orient="row",
+        )
+
+    @cached_property
+    def _common_pauses(self) -> pl.DataFrame:
+        """Return vantage, gap_from_ns, gap_until_ns of `pauses` on the common clock."""
+        common = [
+            (index, self.clocks.common(index, first), self.clocks.common(index, last))
+            for index, found in enumerate(self.pauses)
+            for first, last in found
+        ]
+        return pl.DataFrame(
+            common,
+            schema={"vantage": pl.UInt16, "gap_from_ns": pl.Int64, "gap_until_ns": pl.Int64},
+            orient="row",
+        ).drop_nulls()
+
     def capture_ends_after(
         self, vantage: int, time_ns: int, margin_ns: int = MARGIN_NS
     ) -> Visibility:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from pcapdiag.rules import realserver_gone
 from stories import case, cited, marked
+from traces import START_NS
 
+from pcapdiag.cluster import gaps
 from pcapdiag.result import Clean, Finding, NotExamined
 
 
@@ -214,6 +216,16 @@ def test_a_removed_realservers_connections_are_dropped_in_silence():
     assert cited(finding) == marked(**texts)
     assert finding.flow_count == 3
     assert "expire_nodest_conn" in finding.remedies[0].commands[0]
+
+
+@pytest.mark.parametrize(("gap", "found"), [((21, 22), 0), ((27, 29), 1)])
+def test_what_may_have_left_in_a_gap_of_the_capture_is_not_dropped(gap, found):
+    """The repetitions last from 20 to 26.4 s; where egress pauses then, nobody knows."""
+    story = case(director=removed().text)
+    begin, end = (START_NS + edge * 10**9 for edge in gap)
+    vars(story.coverage)["egress_gaps"] = gaps.table([(0, 0, begin, end)])
+    outcomes = list(realserver_gone.check(story))
+    assert sum(isinstance(item, Finding) for item in outcomes) == found
 
 
 @pytest.mark.parametrize(("fresh", "found"), [(9, 0), (10, 1)])
