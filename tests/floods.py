@@ -36,7 +36,13 @@ def case(
     with `icmp_` and `quoted_` in front of the side table, over the column `n`, 0 to count - 1.
     """
     packets = trace(text)
-    info = replace(packets.info(), path=f"{name}.pcap", packets=len(packets.packets) + count)
+    info = packets.info()
+    info = replace(
+        info,
+        path=f"{name}.pcap",
+        packets=len(packets.packets) + count,
+        last_ns=(info.last_ns or 0) + (count - 1) * EVERY_NS,
+    )
     decoded = packets.decoded(0)
     tables = vantage.build(0, name, role, [(info, _flooded(decoded, count, changed))])
     return Case((tables,))
