@@ -184,7 +184,10 @@ def _cause_code(case: Case) -> pl.Expr:
     return (
         pl.when(pl.col("ptb_messages") == 0)
         .then(untold)
-        .when(pl.col("ptb_bad") == pl.col("ptb_messages"))
+        .when(
+            (pl.col("ptb_bad") == pl.col("ptb_messages"))
+            | ((pl.col("ptb_reached") > 0) & (pl.col("ptb_reached_bad") == pl.col("ptb_reached")))
+        )
         .then(pl.lit("icmp-corrupt"))
         .when(pl.col("ptb_unusable") == pl.col("ptb_messages"))
         .then(pl.lit("icmp-unusable"))

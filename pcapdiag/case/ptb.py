@@ -84,7 +84,7 @@ def fates(case: Case) -> pl.DataFrame:
     and how many were ptb_bad or ptb_unverified (checksum), ptb_unusable (an MTU of 0, below the
     protocol's least, or not below the quoted length), ptb_swallowed, ptb_misdelivered (wrong
     realserver or wrong translation), ptb_forwarded, ptb_at_director, ptb_reached and ptb_missed (at
-    the sender's own capture).
+    the sender's own capture), ptb_reached_bad (of those that reached it, their checksum bad).
     """
     least = pl.when(pl.col("ip_version") == 4).then(IPV4_MIN_MTU).otherwise(IPV6_MIN_MTU)
     unusable = (pl.col("next_hop_mtu") < least) | (
@@ -104,6 +104,9 @@ def fates(case: Case) -> pl.DataFrame:
         (verdict == "forwarded").sum().alias("ptb_forwarded"),
         pl.col("at_director").sum().alias("ptb_at_director"),
         (pl.col("reached_sender") == True).sum().alias("ptb_reached"),  # noqa: E712 - null is neither
+        ((pl.col("reached_sender") == True) & (pl.col("icmp_checksum") == "bad"))  # noqa: E712
+        .sum()
+        .alias("ptb_reached_bad"),
         (pl.col("reached_sender") == False).sum().alias("ptb_missed"),  # noqa: E712 - likewise
     )
 

@@ -49,7 +49,7 @@ _PATH: Final = ("sight_dst_hi", "sight_dst_lo", "quoted_dst_hi", "quoted_dst_lo"
 
 
 def frame(case: Case) -> pl.DataFrame:
-    """Return one row per ICMP error about packets of the cluster, checksum not bad.
+    """Return one row per ICMP error about packets of the cluster, neither checksum bad.
 
     Columns: those of ptb.with_fate, and service_name, realserver_name, method (of the connection;
     null: none known), quoted_version, quoted_tunnel, quoted_row, flow, quoted_by_orig and
@@ -65,6 +65,7 @@ def frame(case: Case) -> pl.DataFrame:
     messages = _of_cluster(case, messages)
     rows = ptb.with_fate(case, messages).join(names, on="connection", how="left")
     rows = rows.join(_sights(case), on=["seen_vantage", "seen_row"], how="left")
+    rows = rows.filter((pl.col("sight_ip_checksum") != "bad").fill_null(value=True))
     rows = rows.join(_limits(case), on=["connection", "quoted_sender"], how="left")
     rows = rows.join(_inside(case, rows), on="message", how="left")
     rows = rows.join(_tunnel_ends(case), on=["quoted_dst_hi", "quoted_dst_lo"], how="left")
@@ -134,6 +135,9 @@ def _sights(case: Case) -> pl.DataFrame:
         )
         parts.append(
             vantage.icmp_errors.select(
+                vantage.packets.get_column("ip_checksum")
+                .gather(vantage.icmp_errors.get_column("row"))
+                .alias("sight_ip_checksum"),
                 pl.lit(vantage.index, dtype=pl.UInt16).alias("seen_vantage"),
                 pl.col("row").alias("seen_row"),
                 *_SIGHT,
