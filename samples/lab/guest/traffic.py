@@ -25,7 +25,8 @@ FILLER = b"The quick brown fox jumps over the lazy dog, and the dog sleeps on.\n
 
 Step = tuple[str, float]
 """("get", bytes), ("post", bytes), ("late", bytes that the server sends after LATE_S), ("pause",
-seconds); over UDP ("ask", bytes) or ("leave", bytes): go before the answer comes."""
+seconds), ("slow", seconds in which the server reads nothing); over UDP ("ask", bytes) or ("leave",
+bytes): go before the answer comes."""
 
 LATE_S = 8.0
 """Time enough for a slow guest to take the client away."""
@@ -62,6 +63,8 @@ class Flow:
             for word, amount in self.steps:
                 if word == "pause":
                     time.sleep(amount)
+                elif word == "slow":
+                    self.socket.sendall(head(word, int(amount), 0))
                 elif word == "ask":
                     self._ask(int(amount))
                 elif word == "leave":
@@ -100,8 +103,7 @@ class Flow:
 
     def _request(self, word: str, amount: int) -> None:
         size = amount if word == "post" else 0
-        head = f"{word.upper()} /{amount} HTTP/1.1\r\nContent-Length: {size}\r\n\r\n"
-        self.socket.sendall(head.encode() + body(size))
+        self.socket.sendall(head(word, amount, size) + body(size))
         headers, got = read_message(self.socket, self.patience_s)
         self.realserver = headers["server"]
         if got != int(headers["content-length"]):
@@ -143,6 +145,11 @@ class Servers:
         self._listening.append(link)
         threading.Thread(target=self._echo, args=(link, host.name), daemon=True).start()
 
+    def shrink(self, size: int) -> None:
+        """Let what a server has not read take no more than some bytes: windows are small then."""
+        for listener in self._listening:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+
     def _accept(self, listener: socket.socket, name: str) -> None:
         while True:
             link, peer = listener.accept()
@@ -153,6 +160,9 @@ class Servers:
         try:
             while True:
                 headers, _ = read_message(link, None)
+                if headers["word"] == "SLOW":
+                    time.sleep(float(headers["amount"]))
+                    continue
                 amount = "3" if headers["word"] == "POST" else headers["amount"]
                 if headers["word"] == "LATE":
                     time.sleep(LATE_S)
@@ -166,6 +176,11 @@ class Servers:
             data, peer = link.recvfrom(65535)
             self.accepted[peer[0], peer[1]] = name
             link.sendto((name.encode() + b"\n" + data)[: len(data)], peer)
+
+
+def head(word: str, amount: int, size: int) -> bytes:
+    """Return the head of a request with a body of `size` bytes."""
+    return f"{word.upper()} /{amount} HTTP/1.1\r\nContent-Length: {size}\r\n\r\n".encode()
 
 
 def body(size: int) -> bytes:

@@ -47,7 +47,11 @@ def failover_unsynced_dr(lab: Lab) -> None:
 
 @scenario
 def errors_to_other_director_dr(lab: Lab) -> None:
-    """LVS-DR with two directors; the router's load sharing takes ICMP to the one that knows not."""
+    """LVS-DR with two directors; who asks decides which gets it, and errors go to the wrong one.
+
+    The router shares the load by source address: near clients belong to the second director, far
+    ones to the first, but the ISP's router, which tells of the MTU, to the second.
+    """
     second = _pair(lab, "routed-vip", narrow_mtu=1400)
     plan = lab.made.plan
     second.do(f"ip addr add {plan.vip}/32 dev eth0")
@@ -55,7 +59,8 @@ def errors_to_other_director_dr(lab: Lab) -> None:
     lab.fault(
         "router",
         f"ip route add {plan.vip} via {plan.at('lan', 3)} table 7;"
-        f"ip rule add ipproto icmp to {plan.vip} lookup 7",
+        f"ip rule add from {plan.near} to {plan.vip} lookup 7;"
+        f"ip rule add from {plan.wan} to {plan.vip} lookup 7",
     )
     large = lab.browse("far-large", [("get", 9000)], client="client-far", count=5, every=0.8)
     lab.browse("far-small", [("get", 400)], client="client-far", count=3, every=1.1)

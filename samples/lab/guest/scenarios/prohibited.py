@@ -73,15 +73,16 @@ def prohibited_realserver_window_dr(lab: Lab) -> None:
     The rule set is the one that the LVS-HOWTO quotes in 2007.
     """
     cluster = lab.cluster("dr", "public")
+    lab.servers.shrink(8192)
     for host in cluster.realservers:
-        host.do("sysctl -qw net.ipv4.tcp_rmem='4096 8192 16384'")
         lab.fault(host.name, RULES_OF_2007)
     lab.fault(
         "router",
         "nft add table ip box; nft 'add chain ip box out { type filter hook forward priority 0; }';"
         "nft add rule ip box out tcp sport 80 tcp window set 65535",
     )
-    uploads = lab.browse("upload", [("post", 16000)], count=6, start=1, every=0.8)
+    busy = [("slow", 3), ("pause", 0.5), ("post", 20000)]
+    uploads = lab.browse("upload", busy, count=6, start=1, every=0.8)
     lab.background(8)
     lab.play(quiet_s=4)
     proof = "icmp[0:2] == 0x030a"
