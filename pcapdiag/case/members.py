@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from pcapdiag.case.case import Case
 
 
+_ENDS: Final = ("orig_hi", "orig_lo", "orig_port", "resp_hi", "resp_lo", "resp_port")
+
 _REQUEST_NS: Final = 1_000_000_000
 """A request may be this much older than what answers it."""
 
@@ -181,12 +183,13 @@ def flow_refs(case: Case, connection_ids: Sequence[int]) -> tuple[FlowRef, ...]:
 
 def _legs(case: Case, wanted: pl.DataFrame) -> dict[int, list[Leg]]:
     result: dict[int, list[Leg]] = {}
+    legs = wanted.join(case.connections.legs, on="connection").sort("connection", "flow")
+    seen = set(legs["vantage"].unique())
     for vantage in case.vantages:
-        rows = (
-            wanted.join(case.connections.legs, on="connection")
-            .filter(pl.col("vantage") == vantage.index)
-            .join(vantage.flows, on="flow", maintain_order="left")
-            .sort("connection", "flow")
+        if vantage.index not in seen:
+            continue
+        rows = legs.filter(pl.col("vantage") == vantage.index).join(
+            vantage.flows.select("flow", "ip_proto", *_ENDS), on="flow", maintain_order="left"
         )
         for row in rows.iter_rows(named=True):
             orig = (row["orig_hi"], row["orig_lo"])

@@ -129,6 +129,8 @@ def _sights(case: Case) -> pl.DataFrame:
     """Return of every sight what `messages` do not keep, and the captured packet's length."""
     parts = []
     for vantage in case.vantages:
+        if vantage.index and vantage.icmp_errors.is_empty():
+            continue
         rows = vantage.icmp_errors.get_column("quoted_row").drop_nulls().unique()
         lengths = pl.DataFrame(
             {"quoted_row": rows, "captured_len": vantage.packets.get_column("ip_len").gather(rows)}
@@ -166,6 +168,9 @@ def _inside(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
     The client knows the VIP only. (A client that answers a reply which came past the director
     speaks to the realserver indeed, and errors about that do not come from the VIP.)
     """
+    translated = case.errors.sightings.filter("translated")
+    if translated.is_empty():
+        return pl.DataFrame(schema={"message": pl.UInt32, "quote_inside": pl.Boolean})
     vips = pl.DataFrame(
         sorted(case.topology.virtual_addresses),
         schema={"src_hi": pl.UInt64, "src_lo": pl.UInt64},
@@ -178,8 +183,7 @@ def _inside(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
         for vantage in case.vantages
     ]
     return (
-        case.errors.sightings.filter("translated")
-        .join(rows.filter(pl.col("quoted_sender") == "client"), on="message", how="semi")
+        translated.join(rows.filter(pl.col("quoted_sender") == "client"), on="message", how="semi")
         .join(pl.concat(from_vip), on=["vantage", "row"], how="semi")
         .select("message", pl.lit(value=True).alias("quote_inside"))
         .unique()

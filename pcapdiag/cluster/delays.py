@@ -264,12 +264,12 @@ def _add_arp(
         return
     for sender, receiver, upper in ((one, other, True), (other, one, False)):
         shift = rough if upper else -rough
-        frames = seen.neighbours[sender].filter(
-            pl.col("eth_src").is_in(list(own[sender]))
-            & ~pl.col("eth_src").is_in(list(own[receiver]))
-        )
         heard = seen.neighbours[receiver]
-        if frames.is_empty() or heard.is_empty():
+        frames = seen.neighbours[sender].filter(
+            pl.col("eth_src").is_in(list(own[sender] - own[receiver]))
+            & pl.col("key").is_in(heard.get_column("key").implode())
+        )
+        if frames.is_empty():
             continue
         both = (
             frames.select("key", "time_ns", (pl.col("time_ns") + shift).alias("expected"))

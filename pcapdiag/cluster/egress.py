@@ -19,41 +19,59 @@ def leaving(
 
     In NAT that is what goes to a realserver's translated port, else what was passed on.
     """
-    passed = topology.observed.passages.filter(
-        (pl.col("vantage") == index)
-        & pl.col("by_orig")
-        & pl.col("kind").is_in(["routed", "encapsulated"])
+    flows = vantage.flows.select("flow", "ip_proto", "resp_hi", "resp_lo", "resp_port")
+    ends = _ends(topology, flows.schema)
+    address = ["ip_proto", "resp_hi", "resp_lo"]
+    counted = [
+        pl.DataFrame(
+            schema={
+                "service": pl.UInt16,
+                "capture": vantage.packets.schema["capture"],
+                "packets": pl.UInt32,
+            }
+        )
+    ]
+    for nat in (True, False):
+        mine = ends.filter(pl.col("nat") == nat)
+        if mine.is_empty():
+            continue
+        rows = _sent(vantage) if nat else _passed_on(vantage, index, topology)
+        exact = flows.join(mine, on=[*address, "resp_port"])
+        whole = flows.join(mine.filter(pl.col("resp_port").is_null()), on=address)
+        counted += [
+            part.select("flow", "service").join(rows, on="flow").select(counted[0].columns)
+            for part in (exact, whole)
+            if part.height
+        ]
+    seen = (
+        pl.concat(counted)
+        .group_by("service")
+        .agg(pl.col("packets").sum(), pl.col("capture").unique())
+        .sort("service")
     )
-    captures = vantage.packets.select("capture")[passed.get_column("out_row")]
-    out = passed.select("flow").hstack(captures).group_by("flow", "capture").len("packets")
-    sent = (
+    return [(service, packets, frozenset(used)) for service, packets, used in seen.iter_rows()]
+
+
+def _sent(vantage: VantageTables) -> pl.DataFrame:
+    """Return how many packets of each flow's originator a vantage holds: flow, capture, packets."""
+    return (
         vantage.packets.lazy()
         .filter(pl.col("flow").is_not_null() & pl.col("by_orig"))
         .group_by("flow", "capture")
         .agg(pl.len().alias("packets"))
         .collect()
     )
-    flows = vantage.flows.select("flow", "ip_proto", "resp_hi", "resp_lo", "resp_port")
-    ends = _ends(topology, flows.schema)
-    counted = []
-    for rows, nat in ((sent, True), (out, False)):
-        mine = ends.filter(pl.col("nat") == nat)
-        exact = mine.filter(pl.col("resp_port").is_not_null())
-        whole = mine.filter(pl.col("resp_port").is_null()).drop("resp_port")
-        address = ["ip_proto", "resp_hi", "resp_lo"]
-        counted += [
-            flows.join(exact, on=[*address, "resp_port"]).join(rows, on="flow"),
-            flows.join(whole, on=address)
-            .join(rows, on="flow")
-            .select(*flows.columns, "service", "nat", "capture", "packets"),
-        ]
-    seen = (
-        pl.concat(counted, how="diagonal")
-        .group_by("service")
-        .agg(pl.col("packets").sum(), pl.col("capture").unique())
-        .sort("service")
+
+
+def _passed_on(vantage: VantageTables, index: int, topology: Topology) -> pl.DataFrame:
+    """Return how many of them left the host again: flow, capture, packets."""
+    passed = topology.observed.passages.filter(
+        (pl.col("vantage") == index)
+        & pl.col("by_orig")
+        & pl.col("kind").is_in(["routed", "encapsulated"])
     )
-    return [(service, packets, frozenset(used)) for service, packets, used in seen.iter_rows()]
+    captures = vantage.packets.select("capture")[passed.get_column("out_row")]
+    return passed.select("flow").hstack(captures).group_by("flow", "capture").len("packets")
 
 
 def _ends(topology: Topology, schema: pl.Schema) -> pl.DataFrame:

@@ -63,6 +63,8 @@ def _forwarding(
 
     Nothing where that leaves one of `either` undecided, or says two things.
     """
+    if passed.is_empty():
+        return frozenset()
     some = passed.gather_every(max(1, len(passed) // MAX_PASSAGES))
     rows = pl.concat([some["in_row"], some["out_row"]]).unique()
     places = (
@@ -91,6 +93,8 @@ def _nearer(sights: pl.DataFrame, index: int, either: frozenset[int]) -> frozens
         return frozenset()
     one, two = sorted(either)
     both = _at_two_places(sights, index, one, two)
+    if both.is_empty():
+        return frozenset()
     ways = [
         both.filter(pl.col("eth_src") == mac).select("other", "time_ns", "ahead").sort("time_ns")
         for mac in (one, two)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag.protocols import VRRP_MAC_V4, VRRP_MAC_V6, TcpFlag
-from pcapdiag.schema import conform
+from pcapdiag.schema import conform, empty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -237,6 +237,8 @@ def _advertised(vantage: VantageTables) -> pl.DataFrame:
 
     Priority 0 is a master that resigns (RFC 9568 section 5.2.4).
     """
+    if vantage.vrrp.is_empty():
+        return empty("arp")
     live = vantage.vrrp.filter((pl.col("priority") > 0) & pl.col("virtual_lo").is_not_null())
     senders = vantage.packets.select("eth_src")[live.get_column("row")]
     return conform(

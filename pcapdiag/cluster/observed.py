@@ -61,6 +61,7 @@ def observe(vantages: Sequence[VantageTables]) -> Observed:
         [
             _tunnelled(vantage).select(pl.lit(index, pl.UInt16).alias("vantage"), pl.all())
             for index, vantage in enumerate(vantages)
+            if vantage.tunnels.height or not index
         ]
     )
     routed = passed.filter(pl.col("by_orig") & (pl.col("kind") == "routed"))

@@ -101,14 +101,16 @@ def _of_vantage(
     mine = pl.col("client_is_orig")
     # A client that acknowledged a SYN-ACK which this vantage cannot see (LVS-DR) was answered.
     quiet = flows.filter(mine & pl.col("orig_syn") & (pl.col("resp_packets") == 0)).select("flow")
-    confirmed = (
-        vantage.packets.lazy()
-        .filter(pl.col("by_orig") & ((pl.col("tcp_flags") & _OPENING) == int(TcpFlag.ACK)))
-        .join(quiet.lazy(), on="flow", how="semi")
-        .select("flow", pl.lit(True).alias("confirmed"))
-        .unique()
-        .collect()
-    )
+    confirmed = pl.DataFrame(schema={"flow": pl.UInt32, "confirmed": pl.Boolean})
+    if quiet.height:
+        confirmed = (
+            vantage.packets.lazy()
+            .filter(pl.col("by_orig") & ((pl.col("tcp_flags") & _OPENING) == int(TcpFlag.ACK)))
+            .join(quiet.lazy(), on="flow", how="semi")
+            .select("flow", pl.lit(True).alias("confirmed"))
+            .unique()
+            .collect()
+        )
     return flows.join(confirmed, on="flow", how="left").select(
         "connection",
         "ip_proto",

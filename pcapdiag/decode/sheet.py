@@ -31,6 +31,7 @@ class Sheet:
     def __init__(self, table: str, rows: int) -> None:
         """`table` is a name in schema.TABLES, `rows` how many it will have."""
         self._rows = rows
+        self._table = table
         self._dtypes = schema.dtypes(table)
         self._columns: dict[str, pl.Series] = {}
 
@@ -57,7 +58,7 @@ class Sheet:
     def frame(self) -> pl.DataFrame:
         """Return the table: all columns of the schema, in its order and dtypes."""
         if not self._rows:
-            return pl.DataFrame(schema=self._dtypes)
+            return schema.empty(self._table)
         columns = self._columns
         return pl.DataFrame(
             [

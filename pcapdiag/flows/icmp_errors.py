@@ -65,6 +65,8 @@ def build(
 
     `packets` has the columns of PACKETS and PACKETS_IN_FLOWS; the others are side tables of it.
     """
+    if icmp.is_empty():
+        return schema.empty("icmp_errors")
     rows = np.zeros(len(packets), np.bool_)
     rows[icmp.get_column("row").to_numpy()] = True
     about = packets.select(*_FROM_PACKETS, "copy_of").filter(pl.Series(rows))
