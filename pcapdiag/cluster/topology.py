@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 import polars as pl
 
 from pcapdiag.addresses import ip_text
-from pcapdiag.cluster import edges, identity, macs, roles, services
+from pcapdiag.cluster import edges, identity, macs, masquerade, roles, services
 from pcapdiag.cluster import hosts as members_of
 from pcapdiag.cluster.observed import Observed, observe
 from pcapdiag.cluster.orientation import oriented
@@ -136,6 +136,7 @@ def infer(vantages: Sequence[VantageTables], site: Site | None) -> Topology:
     if evidence.undecided:
         notes.append(_undecided(evidence.undecided))
     notes += _refutations(vantages, observed, given)
+    notes += masquerade.notes(vantages, observed.links)
     if observed.links.refused:
         notes.append(
             f"{observed.links.refused} packet matches between flows were ambiguous and were not"

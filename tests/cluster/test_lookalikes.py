@@ -127,9 +127,15 @@ def test_kube_proxy_is_a_director_of_nat(tmp_path, names) -> None:
     assert table.get_column("realserver_lo").null_count() == 0
 
 
-def test_masquerading_in_both_directions_is_not_called_a_fault(tmp_path) -> None:
+@pytest.mark.parametrize("names", [("director",), ("director", "rs1", "rs2")])
+def test_masquerading_in_both_directions_is_not_called_a_fault(tmp_path, names) -> None:
     """Both ends are rewritten: pods see the node only. Nothing is joined, nothing is missed."""
-    found = answered(KubeProxy(5, masquerade=True), tmp_path, "director", "rs1", "rs2")
+    found = answered(KubeProxy(5, masquerade=True), tmp_path, *names)
+    said = [note for note in found.case.topology.notes if "both ends" in note]
+    assert said
+    assert all("203.0.113.10:80 go on from 10.244.1.1 to 10.244.1.1" in note for note in said)
+    plain = answered(KubeProxy(5, masquerade=False), tmp_path, *names)
+    assert not [note for note in plain.case.topology.notes if "both ends" in note]
     assert {item.method for item in found.case.topology.services} <= {None, "nat"}
     numbers = found.case.connections.connections.get_column("connection").to_list()
     verdicts = found.case.packet_contract(numbers).get_column("verdict")
