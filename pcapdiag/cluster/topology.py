@@ -176,8 +176,10 @@ def _refutations(
     for index, (vantage, role) in enumerate(zip(vantages, given, strict=True)):
         if role.source != "refuted":
             continue
-        passed = observed.passages.filter(pl.col("vantage") == index).head(1)
-        rows = passed.select("in_row", "out_row").rows() or _translated(vantage, index, observed)
+        passed = observed.passages.filter(pl.col("vantage") == index).sort("in_row", "out_row")
+        rows = passed.head(1).select("in_row", "out_row").rows() or _translated(
+            vantage, index, observed
+        )
         answered = vantage.packets.with_row_index("row").filter(
             pl.col("flow").is_not_null() & pl.col("by_orig").not_()
         )
