@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from pcapdiag.case import Case
 from pcapdiag.case.incidents import MAX_INCIDENTS, incidents
+from pcapdiag.case.phrases import counted
 from pcapdiag.case.quality import Quality
 from pcapdiag.result import (
     Cause,
@@ -60,6 +61,7 @@ __all__ = [
     "Severity",
     "SizeFate",
     "Timeline",
+    "counted",
     "incidents",
     "rule",
 ]

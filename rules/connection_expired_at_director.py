@@ -62,6 +62,7 @@ from pcapdiag.rule import (
     Remedy,
     Scope,
     Severity,
+    counted,
     incidents,
     rule,
 )
@@ -167,9 +168,9 @@ def _finding(case: Case, rows: pl.DataFrame) -> Finding:
     sure = first["emitter_by"] == "mac" and code in {"entry-expired", "failover-without-sync"}
     lasted = (int(rows["first_ns"].max()) - int(rows["first_ns"].min())) / SECOND_NS  # type: ignore[arg-type]
     return Finding(
-        title=f"{director} has forgotten {_many(rows.height, 'connection')} of {service}",
+        title=f"{director} has forgotten {counted(rows.height, 'connection')} of {service}",
         summary=(
-            f"{director} answers packets of {_many(rows.height, 'connection')} of {service} "
+            f"{director} answers packets of {counted(rows.height, 'connection')} of {service} "
             f"itself, with {how}, instead of forwarding them: {cause.text}."
         ),
         cause=cause,
@@ -366,10 +367,10 @@ def _dropped_finding(case: Case, rows: pl.DataFrame) -> Finding:
         for role, column, note in notes:
             cited.extend(case.evidence(role, row["vantage"], [row[column]], note))
     return Finding(
-        title=f"{where} drops the first SYN of {_many(rows.height, 'reused port')} of {service}",
+        title=f"{where} drops the first SYN of {counted(rows.height, 'reused port')} of {service}",
         summary=(
-            f"{_many(rows.height, 'connection')} of {service} from ports that had been used within "
-            f"{within_s} s before began {delays[0]:.3g} to {delays[-1]:.3g} s "
+            f"{counted(rows.height, 'connection')} of {service} from ports that had been used "
+            f"within {within_s} s before began {delays[0]:.3g} to {delays[-1]:.3g} s "
             "late: the first SYN came in and did not leave, its repetition did."
         ),
         cause=Cause(
@@ -416,8 +417,8 @@ def _rest(case: Case, found: set[str | None]) -> Iterator[Outcome]:
         if unknown:
             yield NotExamined(
                 scope=Scope(service=service),
-                reason=f"{_many(unknown, 'connection')} were reset in the middle, and the captures "
-                "do not show whether the director or the realserver did it",
+                reason=f"{counted(unknown, 'connection')} were reset in the middle, and the "
+                "captures do not show whether the director or the realserver did it",
                 needs=("the director's network card with Ethernet headers",),
                 capture_command=case.capture_command(role="director"),
             )
@@ -434,7 +435,3 @@ def _rest(case: Case, found: set[str | None]) -> Iterator[Outcome]:
 
 def _seconds(value: Any) -> float | None:
     return None if value is None else round(int(value) / SECOND_NS, 3)
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"

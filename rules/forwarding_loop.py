@@ -50,6 +50,7 @@ from pcapdiag.rule import (
     Outcome,
     Scope,
     Severity,
+    counted,
     incidents,
     rule,
 )
@@ -119,7 +120,7 @@ def _finding(case: Case, rows: pl.DataFrame) -> Finding:
     return Finding(
         title=f"Packets for {service or target} go round between {between}",
         summary=(
-            f"{packets} packet{'s' * (packets != 1)} for {service or target} came by up to "
+            f"{counted(packets, 'packet')} for {service or target} came by up to "
             f"{longest['sights']} times, with a TTL that fell from {longest['ttl_first']} to "
             f"{longest['ttl_last']}: {cause.text}."
         ),

@@ -64,6 +64,7 @@ from pcapdiag.rule import (
     Remedy,
     Scope,
     Severity,
+    counted,
     incidents,
     rule,
 )
@@ -133,8 +134,9 @@ def _finding(case: Case, messages: pl.DataFrame) -> Finding:
     return Finding(
         title=f"{who} rejects packets of established connections ({service})",
         summary=(
-            f"{messages.height} x {name} for {len(connections)} established "
-            f"connection{'s' * (len(connections) != 1)} of {service}, sent by {who}: {cause.text}."
+            f"{messages.height} x {name} for "
+            f"{counted(len(connections), 'established connection')} of {service}, sent by {who}: "
+            f"{cause.text}."
             + _likely(likely, others)
             + (f" The kernel log of {who} {rejections.logged(logged)}." if logged else "")
             + after

@@ -62,6 +62,7 @@ from pcapdiag.rule import (
     Remedy,
     Scope,
     Severity,
+    counted,
     incidents,
     rule,
 )
@@ -212,7 +213,7 @@ def _finding(case: Case, errors: pl.DataFrame, examined: pl.DataFrame) -> Findin
         title=f"ICMP errors from {sender} are of no use to their receiver"
         + (f" ({service})" if service else ""),
         summary=(
-            f"{errors.height} message{'s' * (errors.height != 1)} ({words}) from {sender} to "
+            f"{counted(errors.height, 'message')} ({words}) from {sender} to "
             f"{receiver}{' and others' * (errors['sight_dst_lo'].n_unique() > 1)}: {CAUSES[cause]}."
         ),
         cause=Cause(code=cause, text=CAUSES[cause]),

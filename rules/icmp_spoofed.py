@@ -57,6 +57,7 @@ from pcapdiag.rule import (
     Outcome,
     Scope,
     Severity,
+    counted,
     incidents,
     rule,
 )
@@ -211,7 +212,7 @@ def _redirected(case: Case, redirects: pl.DataFrame) -> Finding:
     return Finding(
         title=f"Redirects from {sender} that no gateway may send",
         summary=(
-            f"{redirects.height} redirect{'s' * (redirects.height != 1)} from {sender} to "
+            f"{counted(redirects.height, 'redirect')} from {sender} to "
             f"{receiver}, to send by way of {gateway}: {CAUSES[code]}."
         ),
         cause=Cause(code=code, text=CAUSES[code]),

@@ -60,6 +60,7 @@ from pcapdiag.rule import (
     Remedy,
     Scope,
     Severity,
+    counted,
     incidents,
     rule,
 )
@@ -189,8 +190,8 @@ def _finding(case: Case, errors: pl.DataFrame, examined: pl.DataFrame) -> Findin
     return Finding(
         title=f"ICMP errors do not reach the {receivers} ({service})",
         summary=(
-            f"{errors.height} ICMP error{'s' * (errors.height != 1)} ({_kinds(errors)}) for "
-            f"{len(connections)} connection{'s' * (len(connections) != 1)} of "
+            f"{counted(errors.height, 'ICMP error')} ({_kinds(errors)}) for "
+            f"{counted(len(connections), 'connection')} of "
             f"{service} reached {directors} and not the {receivers[:-1]}: {CAUSES[code]}."
             + _argument(code, price.forwarded)
             + (

@@ -58,6 +58,7 @@ from pcapdiag.rule import (
     Remedy,
     Scope,
     Severity,
+    counted,
     incidents,
     rule,
 )
@@ -123,7 +124,7 @@ def _finding(case: Case, rows: pl.DataFrame) -> Finding:
     return Finding(
         title=f"Answers of {name} reach clients from {rip} instead of the VIP",
         summary=(
-            f"Answers of {len(connections)} connection{'s' * (len(connections) != 1)} of {service} "
+            f"Answers of {counted(len(connections), 'connection')} of {service} "
             f"carry the source {rip}"
             + (f", from the SYN-ACK on in {from_start} of them" if from_start else "")
             + (f"; clients answered with {resets} resets" if resets else "")

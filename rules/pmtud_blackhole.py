@@ -67,6 +67,7 @@ from pcapdiag.rule import (
     Scope,
     Severity,
     SizeFate,
+    counted,
     incidents,
     rule,
 )
@@ -337,7 +338,7 @@ def _summary(
     first, count = stalls.row(0, named=True), stalls.height
     size, largest = bounds["smallest_lost"], bounds["largest_delivered"]
     text = (
-        f"{count} connection{'s' * (count != 1)} of {first['service_name']} stalled: packets of "
+        f"{counted(count, 'connection')} of {first['service_name']} stalled: packets of "
         f"{size} bytes were repeated and never acknowledged"
         + (f", while packets up to {largest} bytes were" if largest else "")
         + "."

@@ -60,6 +60,7 @@ from pcapdiag.rule import (
     Remedy,
     Scope,
     Severity,
+    counted,
     incidents,
     rule,
 )
@@ -179,7 +180,7 @@ def _finding(
     return Finding(
         title=f"{name} {TITLES[code]} ({service})",
         summary=(
-            f"{_many(rows.height, 'connection')} of {service} for {name} got no answer within "
+            f"{counted(rows.height, 'connection')} of {service} for {name} got no answer within "
             f"{silent:.3g} s, while {peers['others_served_after']} that began since were served by "
             f"others: {cause.text}."
         ),
@@ -371,7 +372,3 @@ def _rest(case: Case, found: set[str | None]) -> Iterator[Outcome]:
                 needs=("a capture on the director, with ARP",),
                 capture_command=case.capture_command(role="director", method=method),
             )
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'s' * (count != 1)}"

@@ -57,6 +57,7 @@ from pcapdiag.rule import (
     Outcome,
     Scope,
     Severity,
+    counted,
     incidents,
     rule,
 )
@@ -248,7 +249,7 @@ def _without_device(case: Case) -> Iterator[Finding]:
         yield Finding(
             title=f"{name} takes nothing out of its tunnel ({service})",
             summary=(
-                f"{len(connections)} connection{'s' * (len(connections) != 1)} of {service} were "
+                f"{counted(len(connections), 'connection')} of {service} were "
                 f"refused by {name} with port unreachable about the outer packet: {cause.text}."
             ),
             cause=cause,

@@ -58,6 +58,7 @@ from pcapdiag.rule import (
     Outcome,
     Scope,
     Severity,
+    counted,
     incidents,
     rule,
 )
@@ -146,7 +147,7 @@ def _finding(case: Case, redirects: pl.DataFrame) -> Finding:
     return Finding(
         title=f"{sender} redirects the {receiver} {told} around the director",
         summary=(
-            f"{redirects.height} redirect{'s' * (redirects.height != 1)} from {sender} "
+            f"{counted(redirects.height, 'redirect')} from {sender} "
             f"tell{'s' * (redirects.height == 1)} "
             f"{told} to send packets for {target}"
             + (f" and {targets - 1} more" if targets > 1 else "")

@@ -54,6 +54,7 @@ from pcapdiag.rule import (
     Outcome,
     Scope,
     Severity,
+    counted,
     incidents,
     rule,
 )
@@ -151,8 +152,8 @@ def _finding(case: Case, told: pl.DataFrame) -> Finding:
     return Finding(
         title=f"Source quench from {sender} ({service})",
         summary=(
-            f"{told.height} source quench message{'s' * (told.height != 1)} from {sender} about "
-            f"{len(connections)} connection{'s' * (len(connections) != 1)} of {service}: "
+            f"{counted(told.height, 'source quench message')} from {sender} about "
+            f"{counted(len(connections), 'connection')} of {service}: "
             f"{CAUSES[code]}."
         ),
         cause=Cause(code=code, text=CAUSES[code]),

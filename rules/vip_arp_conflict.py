@@ -53,6 +53,7 @@ from pcapdiag.rule import (
     Outcome,
     Remedy,
     Severity,
+    counted,
     incidents,
     rule,
 )
@@ -116,7 +117,7 @@ def _finding(case: Case, rows: pl.DataFrame) -> Finding:
     return Finding(
         title=f"{names[0]} and {names[1]} both answer ARP for {vip}",
         summary=(
-            f"{questions} question{'s' * (questions != 1)} of {asker} about {vip} had two answers: "
+            f"{counted(questions, 'question')} of {asker} about {vip} had two answers: "
             f"{case.mac_text(macs[0])} ({names[0]}) and {case.mac_text(macs[1])} ({names[1]}). "
             f"{text}."
         ),
