@@ -72,6 +72,43 @@ def test_the_same_request_to_two_servers_is_refused(cluster) -> None:
     assert found.refused == 1
 
 
+def test_a_request_that_two_realservers_got_joins_neither(cluster) -> None:
+    """One packet came and left twice, for rs1 and for rs2: whose it is stays open."""
+    net = cluster(method="nat", rport=8080)
+    net.connect("rs1")
+    net.connect("rs2")
+    client, service = net.ends()
+    near = net.packet(client, service, tcp_seq=5, tcp_flags=2, ttl=62)
+    net.seen("director", near, "router", "director", "in")
+    for name in ("rs1", "rs2"):
+        net.wait()
+        net.relay(near, name)
+    found = links.find(net.tables("director"))
+    assert len(set(found.group.tolist()[-3:])) == 3
+    assert found.refused == 1
+    assert found.translations.height == 2
+
+
+def test_a_packet_that_two_flows_of_one_vantage_have_joins_neither(cluster) -> None:
+    """Ports used again, the same numbers and no IP IDs: it may be of the first or the second."""
+    net = cluster()
+    client, service = net.ends()
+    marks = {"ip_id": 0, "tcp_tsval": None, "tcp_tsecr": None}
+    for begin in (5, 900_000):
+        syn = net.packet(client, service, tcp_seq=begin, tcp_flags=2, ttl=62, **marks)
+        rst = net.packet(client, service, tcp_seq=6, tcp_flags=4, ttl=62, **marks)
+        for packet in (syn, rst):
+            net.seen("router", packet, "router", "director", "out")
+            net.wait()
+        net.wait(120_000_000_000)
+    net.seen("director", rst, "router", "director", "in")
+    router, director = net.tables("router", "director")
+    assert (router.flows.height, director.flows.height) == (2, 1)
+    found = links.find([router, director])
+    assert found.group.tolist() == [0, 1, 2]
+    assert found.refused >= 1
+
+
 def test_a_flow_without_its_opening_is_linked_by_later_packets(cluster) -> None:
     """The realserver's capture began in the middle of the connection."""
     net = cluster(method="nat", rport=8080)
