@@ -3,7 +3,7 @@
 The floors, imports go downward only (tests/test_architecture.py holds that):
 
 - `errors`, `protocols`, `addresses`, `text`, `schema`, `result`, `site`: words and forms;
-  `memory`: what is given back
+  `memory`, `spool`: what is given back, and what outgrows it
 - `capture/`: files to frames
 - `decode/`: frame bytes to tables
 - `flows/`: packets to conversations and ICMP errors; `export/`: tables to files

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag import __version__, folding, registry, workers
+from pcapdiag import __version__, folding, registry, spool, workers
 from pcapdiag.addresses import ip_text, mac_text
 from pcapdiag.capture import linktype
 from pcapdiag.case import Case, figures
 from pcapdiag.decode.packets import Decoded
-from pcapdiag.errors import CaptureError, RuleError
+from pcapdiag.errors import CaptureError, RuleError, UnreadableCapture
 from pcapdiag.facts import Facts
 from pcapdiag.flows import vantage as vantages
 from pcapdiag.result import (
@@ -33,6 +33,7 @@ from pcapdiag.result import (
     Vantage,
     finding_id,
 )
+from pcapdiag.spool import SpoolError
 from pcapdiag.text import clean
 
 if TYPE_CHECKING:
@@ -40,9 +41,11 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from pcapdiag.capture.vantages import VantageInput
+    from pcapdiag.flows.vantage import VantageTables
     from pcapdiag.registry import Rule
     from pcapdiag.result import Outcome
     from pcapdiag.site import Site
+    from pcapdiag.spool import WorkDirectory
     from pcapdiag.workers import ReadCapture
 
 MAX_ILLUSTRATED: Final = 20
@@ -77,8 +80,11 @@ def load(
     digest: bool = False,
     executor: Executor | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
+    work: WorkDirectory | None = None,
 ) -> Loaded:
     """Read every capture of `inputs`, in `executor` if there is one, and build the case.
+
+    What outgrows memory is spooled into `work`, if there is one, which must outlive the case.
 
     A capture that cannot be read at all becomes a failure, and the others go on; a vantage of
     which nothing could be read is left out. Vantages are numbered by name: in which order they
@@ -93,6 +99,7 @@ def load(
         digest=digest,
         tunnel_ports=site.tunnel_ports if site else frozenset(),
         progress=progress,
+        work=work,
     )
     for entry in inputs:
         parts = []
@@ -104,15 +111,19 @@ def load(
         if parts:
             read.append((entry, parts))
     start, end, notes = _span(read, since, until)
-    tables = []
+    tables: list[VantageTables] = []
     sha256: dict[int, str] = {}
-    for index in range(len(read)):
+    while read:
         entry, parts = read.pop(0)
         digests = [part.sha256 for part in parts]
         # What was decoded is held by nobody else, so that it can go once it was merged.
-        captures = [(part.info, _within(part.decoded, start, end)) for part in parts]
-        del parts
-        built = vantages.build(index, entry.name, entry.role, captures)
+        try:
+            captures = [(part.info, _within(part.decoded, start, end)) for part in parts]
+            del parts
+            built = vantages.build(len(tables), entry.name, entry.role, captures)
+        except SpoolError as error:
+            failures += [UnreadableCapture(path, str(error)) for path in entry.paths]
+            continue
         sha256.update(
             (number, value)
             for number, value in zip(built.capture_ids, digests, strict=True)
@@ -137,7 +148,13 @@ def analyze(
     """
     chosen = _choose(registry.rules(rules_dirs), select, ignore)
     case = loaded.case
-    seen = {number for vantage in case.vantages for number in vantage.packets["ip_proto"].unique()}
+    seen = {
+        number
+        for vantage in case.vantages
+        for number in vantage.packets.lazy()
+        .select(pl.col("ip_proto").unique())
+        .collect()["ip_proto"]
+    }
     outcomes: list[Outcome] = []
     failed: list[FailedRule] = []
     for rule in chosen:
@@ -274,8 +291,16 @@ def _within(decoded: Decoded, start: int | None, end: int | None) -> Decoded:
         keep &= pl.col("time_ns") >= start
     if end is not None:
         keep &= pl.col("time_ns") < end
-    packets = decoded.packets.with_row_index("old").filter(keep.fill_null(value=True))
-    rows = packets.select(pl.col("old").alias("row")).with_row_index("new")
+    keep = keep.fill_null(value=True)
+    old = decoded.packets.lazy().select("time_ns").with_row_index("row").filter(keep)
+    rows = old.select("row").collect().with_row_index("new")
+    packets = decoded.packets
+    if isinstance(packets, pl.DataFrame):
+        packets = packets.filter(keep)
+    else:
+        kept = spool.spooled((chunk.filter(keep) for chunk in packets.chunks()), packets.folder)
+        spool.discard(packets)
+        packets = kept
 
     def rebase(table: pl.DataFrame) -> pl.DataFrame:
         return (
@@ -285,7 +310,7 @@ def _within(decoded: Decoded, start: int | None, end: int | None) -> Decoded:
         )
 
     return Decoded(
-        packets=packets.drop("old"),
+        packets=packets,
         tunnels=rebase(decoded.tunnels),
         sacks=rebase(decoded.sacks),
         icmp=rebase(decoded.icmp),

@@ -8,20 +8,22 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag import memory
+from pcapdiag import memory, spool
 from pcapdiag.capture import indexed
 from pcapdiag.capture.reader import open_capture
 from pcapdiag.capture.source import STDIN
 from pcapdiag.decode import packets
+from pcapdiag.decode.gathered import gather
 from pcapdiag.errors import CaptureError, UnreadableCapture
 from pcapdiag.export import index
+from pcapdiag.spool import SpoolError
 from pcapdiag.text import clean
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from pcapdiag.capture.frames import CaptureInfo
     from pcapdiag.decode.packets import Decoded
+    from pcapdiag.spool import WorkDirectory
 
 _DIGEST_BLOCK = 1 << 20
 
@@ -53,8 +56,12 @@ def read_capture(
     digest: bool = False,
     tunnel_ports: frozenset[int] = frozenset(),
     progress: Callable[[str, int, int | None], None] | None = None,
+    work: WorkDirectory | None = None,
+    in_memory_rows: int = spool.IN_MEMORY_ROWS,
 ) -> ReadCapture:
     """Read and decode the capture at `path` as number `capture` of the case, or out of an index.
+
+    With more than `in_memory_rows` packets they are spooled into `work`, if there is one.
 
     `tunnel_ports` carry GUE beside the usual one. `progress(path, bytes_done, bytes_total)` is told
     of the start and the end. Raises CaptureError where nothing can be read; what is wrong further
@@ -76,9 +83,13 @@ def read_capture(
     with ThreadPoolExecutor(1) as beside:
         sha256 = beside.submit(_sha256, path) if digest and size is not None else None
         with open_capture(path, ahead=threads if threads > 1 else 0) as reader:
-            decoded = packets.decode_capture(
+            parts = packets.decode_parts(
                 reader, capture, gue_ports=packets.GUE_PORTS | tunnel_ports, threads=threads
             )
+            try:
+                decoded = gather(parts, in_memory_rows, work)
+            except SpoolError as error:
+                raise UnreadableCapture(path, str(error)) from error
             info = reader.info
     if large:
         memory.give_back()
@@ -94,13 +105,18 @@ def read_captures(
     digest: bool = False,
     tunnel_ports: frozenset[int] = frozenset(),
     progress: Callable[[str, int, int | None], None] | None = None,
+    work: WorkDirectory | None = None,
 ) -> Iterator[ReadCapture | CaptureError]:
     """Yield, for each of `paths`, what read_capture returns or raises, numbered by place.
 
-    `executor` does the work; standard input and indexes, which are quickly read, stay here.
+    `executor` does the work; standard input and indexes, which are quickly read, stay here. Only
+    processes of this host are told of `work`: what comes from others is spooled here.
     """
+    each = spool.IN_MEMORY_ROWS // max(1, len(paths))
+    theirs = work if isinstance(executor, ProcessPoolExecutor) else None
+    options = Options(digest, tunnel_ports, theirs, each)
     pending: list[Future[ReadCapture] | None] = [
-        executor.submit(_read_elsewhere, path, os.path.abspath(path), number, digest, tunnel_ports)  # noqa: PTH100 - the path is the user's text
+        executor.submit(_read_elsewhere, path, os.path.abspath(path), number, options)  # noqa: PTH100 - the path is the user's text
         if executor is not None and path != STDIN and indexed.member(path) is None
         else None
         for number, path in enumerate(paths)
@@ -111,10 +127,16 @@ def read_captures(
             try:
                 if future is None:
                     yield read_capture(
-                        path, number, digest=digest, tunnel_ports=tunnel_ports, progress=progress
+                        path,
+                        number,
+                        digest=digest,
+                        tunnel_ports=tunnel_ports,
+                        progress=progress,
+                        work=work,
+                        in_memory_rows=each,
                     )
                 else:
-                    yield _result(path, future)
+                    yield _within_memory(path, _result(path, future), each, work)
             except CaptureError as error:
                 yield error
             if future is not None and progress:
@@ -137,15 +159,44 @@ def _result(path: str, future: Future[ReadCapture]) -> ReadCapture:
         raise UnreadableCapture(path, message) from error
 
 
-def _read_elsewhere(
-    path: str, place: str, capture: int, digest: bool, tunnel_ports: frozenset[int]
+def _within_memory(
+    path: str, read: ReadCapture, limit: int, work: WorkDirectory | None
 ) -> ReadCapture:
+    """Spool what came from elsewhere and is too much to be held."""
+    table = read.decoded.packets
+    if work is None or isinstance(table, spool.Spooled) or len(table) <= limit:
+        return read
+    try:
+        kept = spool.spooled(table.iter_slices(spool.CHUNK_ROWS), work.path)
+    except SpoolError as error:
+        raise UnreadableCapture(path, str(error)) from error
+    return replace(read, decoded=replace(read.decoded, packets=kept))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What read_capture is asked for beside a path and a number."""
+
+    digest: bool = False
+    tunnel_ports: frozenset[int] = frozenset()
+    work: WorkDirectory | None = None
+    in_memory_rows: int = spool.IN_MEMORY_ROWS
+
+
+def _read_elsewhere(path: str, place: str, capture: int, options: Options) -> ReadCapture:
     """Do read_capture of the absolute path `place` where this runs, and call it `path`."""
     if not Path(place).exists():
         message = "no such file where it was to be read; every worker must see it under this path"
         raise UnreadableCapture(path, message)
     try:
-        read = read_capture(place, capture, digest=digest, tunnel_ports=tunnel_ports)
+        read = read_capture(
+            place,
+            capture,
+            digest=options.digest,
+            tunnel_ports=options.tunnel_ports,
+            work=options.work,
+            in_memory_rows=options.in_memory_rows,
+        )
     except CaptureError as error:
         raise type(error)(path, error.message) from error
     return replace(read, info=replace(read.info, path=path))

@@ -24,7 +24,10 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 FLOORS: Final = {
     "": 0,  # pcapdiag itself: its version
     **dict.fromkeys(
-        ("errors", "memory", "protocols", "addresses", "text", "schema", "result", "site"),
+        (
+            *("errors", "memory", "spool", "protocols", "addresses", "text", "schema"),
+            *("result", "site"),
+        ),
         0,
     ),
     "capture": 1,

@@ -7,13 +7,13 @@ import multiprocessing
 import os
 import select
 import signal
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
-from pcapdiag import workers
+from pcapdiag import spool, workers
 from pcapdiag.cli import cores
 from pcapdiag.errors import CaptureError, UnreadableCapture, UsageError
 
@@ -89,7 +89,31 @@ def test_a_dead_process_costs_its_capture_only(paths):
 def test_a_worker_without_the_file_says_so():
     """The remedy for a path that only this host knows is named."""
     with pytest.raises(UnreadableCapture, match=r"rs1\.pcap: no such file where.*every worker"):
-        workers._read_elsewhere("rs1.pcap", "/nowhere/rs1.pcap", 0, False, frozenset())
+        workers._read_elsewhere("rs1.pcap", "/nowhere/rs1.pcap", 0, workers.Options())
+
+
+def test_a_process_of_this_host_spools(paths, monkeypatch, tmp_path):
+    """What it cannot hold it leaves in files, and only their names come back."""
+    monkeypatch.setattr(spool, "IN_MEMORY_ROWS", 0)
+    spawn = multiprocessing.get_context("spawn")
+    with spool.WorkDirectory(str(tmp_path)) as work, ProcessPoolExecutor(1, spawn) as pool:
+        found = list(workers.read_captures(paths, pool, work=work))
+        tables = [item.decoded.packets for item in found]
+        assert all(table.folder == work.path for table in tables)
+        plain = list(workers.read_captures(paths))
+        whole = [
+            replace(item, decoded=replace(item.decoded, packets=table.lazy().collect()))
+            for item, table in zip(found, tables, strict=True)
+        ]
+        _same(whole, plain)
+
+
+def test_what_a_cluster_sends_is_spooled_here(paths, monkeypatch, tmp_path):
+    """Another host's disk is not this one's."""
+    monkeypatch.setattr(spool, "IN_MEMORY_ROWS", 0)
+    with spool.WorkDirectory(str(tmp_path)) as work, ThreadPoolExecutor(1) as elsewhere:
+        found = list(workers.read_captures(paths, elsewhere, work=work))
+        assert all(isinstance(item.decoded.packets, spool.Spooled) for item in found)
 
 
 @pytest.fixture(scope="module")

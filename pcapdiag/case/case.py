@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.addresses import ip_text, mac_text
 from pcapdiag.case import (
     checksums,
@@ -348,9 +349,11 @@ class Case:
         A packet that a vantage saw again, forwarded or captured twice, is one.
         """
         return tuple(
-            vantage.packets["copy_of"][
-                item.sums.filter(pl.col("verdict") != "unverifiable", ~pl.col("partial"))["row"]
-            ].null_count()
+            spool.at(
+                vantage.packets,
+                item.sums.filter(pl.col("verdict") != "unverifiable", ~pl.col("partial"))["row"],
+                "copy_of",
+            )["copy_of"].null_count()
             for vantage, item in zip(self.vantages, self.verified_sums, strict=True)
         )
 

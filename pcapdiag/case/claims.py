@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag import spool
+
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case
     from pcapdiag.flows.vantage import VantageTables
@@ -85,18 +87,12 @@ def _asked(tables: VantageTables, vips: pl.DataFrame) -> pl.DataFrame:
 def _at(case: Case, index: int, vips: pl.DataFrame) -> pl.DataFrame:
     tables = case.vantages[index]
     key = ["sender_hi", "sender_lo", "eth_dst"]
-    answers = (
-        tables.arp.filter(
-            pl.col("op").cast(pl.String).is_in(["reply", "advertisement"]),
-            ~pl.col("gratuitous"),
-            pl.col("sender_mac").is_not_null(),
-        )
-        .join(vips, on=["sender_hi", "sender_lo"], how="semi")
-        .join(
-            tables.packets.select("time_ns", "eth_dst").with_row_index("row"),
-            on="row",
-        )
-    )
+    answers = tables.arp.filter(
+        pl.col("op").cast(pl.String).is_in(["reply", "advertisement"]),
+        ~pl.col("gratuitous"),
+        pl.col("sender_mac").is_not_null(),
+    ).join(vips, on=["sender_hi", "sender_lo"], how="semi")
+    answers = answers.hstack(spool.at(tables.packets, answers["row"], "time_ns", "eth_dst"))
     return (
         pl.concat([answers, _asked(tables, vips)], how="diagonal")
         .sort("row")

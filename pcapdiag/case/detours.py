@@ -143,7 +143,9 @@ def _macs(case: Case, index: int) -> list[int]:
     flows = case.vantages[index].flows
     ends = [flows[f"{side}_eth_{end}"] for side in ("orig", "resp") for end in ("src", "dst")]
     # A flow names the MACs of its first packets; a detour that begins later has others.
-    later = case.vantages[index].packets["eth_dst"].unique()
+    later = (
+        case.vantages[index].packets.lazy().select(pl.col("eth_dst").unique()).collect()["eth_dst"]
+    )
     return pl.concat([*ends, later]).drop_nulls().unique().to_list()
 
 

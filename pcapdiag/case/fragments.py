@@ -71,7 +71,7 @@ def keeps_fragments(vantage: VantageTables) -> str:
     Seen: there is one. Likely: the filter names no port or protocol, or nothing looks like a
     filter: there is ARP, and there are packets for several ports.
     """
-    if vantage.packets.select((pl.col("frag_offset") > 0).any()).item():
+    if vantage.packets.lazy().select((pl.col("frag_offset") > 0).any()).collect().item():
         return "seen"
     filters = {
         text
@@ -174,7 +174,10 @@ def sights(case: Case) -> pl.DataFrame:
     parts = [
         trains(case, vantage)
         for vantage in case.vantages
-        if vantage.packets.select((pl.col("mf") | (pl.col("frag_offset") > 0)).any()).item()
+        if vantage.packets.lazy()
+        .select((pl.col("mf") | (pl.col("frag_offset") > 0)).any())
+        .collect()
+        .item()
     ]
     if not parts:
         return pl.DataFrame(schema=_SIGHTS)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.result import Evidence
 from pcapdiag.text import clean
 
@@ -24,7 +25,7 @@ def evidence(
     """
     tables = case.vantages[vantage]
     wanted = list(rows)
-    picked = tables.packets[wanted].select("capture", "frame", "time_ns", "interface")
+    picked = spool.at(tables.packets, wanted, "capture", "frame", "time_ns", "interface")
     captures = dict(zip(tables.capture_ids, tables.captures, strict=True))
     result = []
     for capture, number, time_ns, interface in picked.iter_rows():
@@ -53,7 +54,7 @@ def with_times(case: Case, rows: pl.DataFrame, name: str) -> pl.DataFrame:
         if vantage.index not in seen:
             continue
         mine = rows.filter(pl.col("vantage") == vantage.index).select("vantage", "row").unique()
-        times = mine.with_columns(vantage.packets["time_ns"].gather(mine["row"]).alias("time_ns"))
+        times = mine.hstack(spool.at(vantage.packets, mine["row"], "time_ns"))
         common = case.clocks.common_time(vantage.index, "time_ns").alias(name)
         parts.append(times.select("vantage", "row", common))
     return rows.join(pl.concat(parts), on=["vantage", "row"], how="left", maintain_order="left")
@@ -76,8 +77,11 @@ def locate(case: Case, items: Iterable[Evidence]) -> list[tuple[int, int] | None
     for (vantage, capture), numbers in wanted.items():
         found = (
             case.vantages[vantage]
-            .packets.with_row_index("row")
+            .packets.lazy()
+            .select("capture", "frame")
+            .with_row_index("row")
             .filter(pl.col("capture") == capture, pl.col("frame").is_in(list(numbers)))
+            .collect()
         )
         for row, number in found.select("row", "frame").iter_rows():
             rows[vantage, capture, number] = row

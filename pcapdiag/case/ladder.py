@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.case import sightings
 from pcapdiag.case.frames import locate
 from pcapdiag.protocols import TcpFlag, icmp_name
@@ -94,7 +95,7 @@ def _connection(case: Case, finding: Finding) -> tuple[int | None, list[tuple[in
     cited = [place for place in locate(case, ordered) if place is not None]
     for vantage, row in cited[:MAX_ASKED]:
         here = pl.col("vantage") == vantage
-        flow = case.vantages[vantage].packets.item(row, "flow")
+        flow = spool.at(case.vantages[vantage].packets, [row], "flow").item()
         legs = case.connections.legs.filter(here, pl.col("flow").eq_missing(flow))
         about = case.errors.sightings.filter(here, pl.col("row") == row).join(
             case.errors.messages, on="message"

@@ -53,7 +53,7 @@ def frame(case: Case) -> pl.DataFrame:
 
 def _goes_round(vantage: VantageTables) -> bool:
     """Return whether a vantage has any packet often enough: few have, and this is soon told."""
-    firsts = vantage.packets["copy_of"].drop_nulls()
+    firsts = vantage.packets.lazy().select(pl.col("copy_of").drop_nulls()).collect()["copy_of"]
     return len(firsts) > 0 and bool((firsts.value_counts()["count"] >= LOOP_TTLS - 1).any())
 
 

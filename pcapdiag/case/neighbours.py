@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag import spool
+
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case
     from pcapdiag.flows.vantage import VantageTables
@@ -85,7 +87,7 @@ def _told(case: Case, vantage: VantageTables) -> pl.DataFrame:
     asks = pl.col("op").cast(pl.String).is_in(["request", "solicitation"])
     asker = pl.coalesce("target_mac", pl.lit(0, pl.UInt64))
     own = sorted(case.topology.vantage_macs[vantage.index])
-    return told.hstack(vantage.packets.select("time_ns")[told["row"]]).select(
+    return told.hstack(spool.at(vantage.packets, told["row"], "time_ns")).select(
         "row",
         pl.lit(vantage.index, pl.UInt16).alias("vantage"),
         "time_ns",

@@ -154,7 +154,10 @@ def _aftermath(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
             .agg(
                 (by_client & (pl.col("payload_len") > 0)).sum().cast(pl.UInt32).alias("after_data"),
                 pl.col("time_ns").filter(by_client).max().alias("after_last_ns"),
-                pl.lit(vantage.packets["time_ns"].max(), dtype=pl.Int64)
+                pl.lit(
+                    vantage.packets.lazy().select(pl.col("time_ns").max()).collect().item(),
+                    dtype=pl.Int64,
+                )
                 .first()
                 .alias("after_until_ns"),
                 ((ahead > 0) & (ahead < 1 << 31)).filter(answers).any().alias("after_answered"),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.protocols import IpProto
 from pcapdiag.schema import DecodeNote
 
@@ -139,24 +140,22 @@ def _icmp_cut(vantage: VantageTables) -> Kind:
     unverifiable = vantage.icmp.filter(pl.col("icmp_checksum") == "unverifiable").select("row")
     if unverifiable.is_empty():
         return Kind(0, ())
-    frames = vantage.packets.select("caplen", "wire_len")[unverifiable["row"]]
+    frames = spool.at(vantage.packets, unverifiable["row"], "caplen", "wire_len")
     cut = pl.col("caplen") < pl.col("wire_len")
     return _kinds(unverifiable.hstack(frames).lazy(), cut=cut)["cut"]
 
 
 def _largest(vantage: VantageTables) -> int:
     """Return the largest IP length that may have been on a wire: jumbo frames where MSS say so."""
-    mss = vantage.packets.get_column("tcp_mss").max()
+    mss = vantage.packets.lazy().select(pl.col("tcp_mss").max()).collect().item()
     return max(ETHERNET_MTU, 60 + mss) if isinstance(mss, int) else LARGEST_FRAME
 
 
 def _doubled(vantage: VantageTables) -> Kind:
     packets = vantage.packets
-    if packets["copy_of"].null_count() == len(packets):
-        return Kind(0, ())
-    rows = packets.select("copy_of", *_PLACE).with_row_index("row")
-    seconds = rows.filter(pl.col("copy_of").is_not_null())
-    firsts = packets.select(_PLACE)[seconds.get_column("copy_of")]
+    rows = packets.lazy().select("copy_of", *_PLACE).with_row_index("row")
+    seconds = rows.filter(pl.col("copy_of").is_not_null()).collect()
+    firsts = spool.at(packets, seconds.get_column("copy_of"), *_PLACE)
     both = seconds.hstack(firsts.rename({name: f"first_{name}" for name in _PLACE}))
     same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"first_{name}")) for name in _PLACE)
     return _kinds(both.lazy(), same=same)["same"]

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from pcapdiag import spool
+
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case
+    from pcapdiag.spool import Table
 
 MAX_ASKED: Final = 20
 """Redirects of one incident that are looked at: a sender's are alike, Linux sends at most nine."""
@@ -46,7 +49,7 @@ def check(case: Case, redirects: pl.DataFrame) -> Criteria:
         quoted_row = error["quoted_row"].item() if error.height else None
         if quoted_row is None:
             continue
-        quoted = tables.packets.row(quoted_row, named=True)
+        quoted = spool.at(tables.packets, [quoted_row]).row(0, named=True)
         _add(answers["interface"], _same_interface(tables.packets, quoted, quoted_row))
         _add(answers["subnet"], _same_subnet(redirect, quoted))
         if redirect["ip_version"] == 4:
@@ -59,22 +62,26 @@ def _add(answers: list[bool], answer: bool | None) -> None:
         answers.append(answer)
 
 
-def _same_interface(packets: pl.DataFrame, quoted: dict[str, Any], row: int) -> bool | None:
+def _same_interface(packets: Table, quoted: dict[str, Any], row: int) -> bool | None:
     """Return whether the packet left from the MAC it had come to; None: it was not seen to leave.
 
     NAT leaves IP ID and sequence number alone.
     """
     if None in (quoted["eth_dst"], quoted["time_ns"], quoted["ip_id"]):
         return None
-    left = packets.with_row_index("row").filter(
-        pl.col("row") != row,
-        pl.col("ip_id") == quoted["ip_id"],
-        pl.col("tcp_seq").eq_missing(quoted["tcp_seq"]),
-        pl.col("payload_len").eq_missing(quoted["payload_len"]),
-        (pl.col("time_ns") - quoted["time_ns"]).is_between(0, FORWARD_NS),
-        pl.col("ttl") == quoted["ttl"] - 1,
+    left = (
+        packets.lazy()
+        .with_row_index("row")
+        .filter(
+            pl.col("row") != row,
+            pl.col("ip_id") == quoted["ip_id"],
+            pl.col("tcp_seq").eq_missing(quoted["tcp_seq"]),
+            pl.col("payload_len").eq_missing(quoted["payload_len"]),
+            (pl.col("time_ns") - quoted["time_ns"]).is_between(0, FORWARD_NS),
+            pl.col("ttl") == quoted["ttl"] - 1,
+        )
     )
-    sources = left["eth_src"].drop_nulls().unique()
+    sources = left.select(pl.col("eth_src").drop_nulls().unique()).collect()["eth_src"]
     return None if sources.is_empty() else bool((sources == quoted["eth_dst"]).all())
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pcapdiag.case.case import Case
+    from pcapdiag.spool import Table
 
 IS_REDIRECT = ((pl.col("ip_version") == 4) & (pl.col("icmp_type") == int(IcmpType.REDIRECT))) | (
     (pl.col("ip_version") == 6) & (pl.col("icmp_type") == int(Icmpv6Type.REDIRECT))
@@ -161,9 +162,7 @@ _VRRP_MACS: Final = (0x0000_5E00_01, 0x0000_5E00_02)
 """First five bytes of the MAC of a virtual router, IPv4 and IPv6 (RFC 9568 section 7.3)."""
 
 
-def _later_frames(
-    packets: pl.DataFrame, told: pl.DataFrame, directors: Sequence[int]
-) -> pl.DataFrame:
+def _later_frames(packets: Table, told: pl.DataFrame, directors: Sequence[int]) -> pl.DataFrame:
     """Count, at one vantage, the frames from each receiver to each redirected destination."""
     after = pl.col("row") > pl.col("first_row")
     floating = (pl.col("eth_dst") // 256).is_in(_VRRP_MACS)

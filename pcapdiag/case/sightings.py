@@ -92,8 +92,10 @@ def _at(case: Case, leg: dict[str, Any]) -> pl.DataFrame:
     rank = rank_of(case, vantage.index)
     side = _director_side(leg["kind"]) if rank == DIRECTOR_FRONT else pl.lit(rank)
     packets: pl.DataFrame = (
-        vantage.packets.with_row_index("row")
+        vantage.packets.lazy()
+        .with_row_index("row")
         .filter(pl.col("flow") == leg["flow"])
+        .collect()
         .with_columns(
             pl.lit(vantage.index).alias("vantage"),
             case.clocks.common_time(vantage.index).fill_null(pl.col("time_ns")).alias("common_ns"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.capture.reader import open_again
 from pcapdiag.case import fragments
 from pcapdiag.case.sides import TCP_IP_HEADERS
@@ -184,7 +185,7 @@ def _about(case: Case, vantage: VantageTables, wrong: pl.DataFrame) -> pl.DataFr
         "time_ns", "ip_proto", "ip_version", "src_hi", "src_lo", "dst_hi", "dst_lo", "eth_src",
         "ip_len", "ip_id", "tcp_seq", "tcp_flags", "payload_len", "flow", "by_orig", "copy_of",
     )  # fmt: skip
-    rows = vantage.packets.select(*names, "eth_dst", "direction")[bad["row"]].select(
+    rows = spool.at(vantage.packets, bad["row"], *names, "eth_dst", "direction").select(
         *names, fragments.place(case, vantage.index).alias("place")
     )
     limits = vantage.flows.select(
@@ -231,8 +232,10 @@ def kinds(case: Case) -> pl.DataFrame:
     parts = []
     for vantage, item in zip(case.vantages, case.verified_sums, strict=True):
         sums = item.sums.filter(pl.col("verdict") != "unverifiable", ~pl.col("partial"))
-        packets = vantage.packets.select("ip_proto", "src_hi", "src_lo", "flow", "copy_of")
-        parts.append(sums.select("vantage", "layer").hstack(packets[sums["row"]]))
+        packets = spool.at(
+            vantage.packets, sums["row"], "ip_proto", "src_hi", "src_lo", "flow", "copy_of"
+        )
+        parts.append(sums.select("vantage", "layer").hstack(packets))
     legs = case.connections.legs.select("vantage", "flow", "connection")
     return (
         pl.concat(parts)
@@ -259,7 +262,7 @@ def _elsewhere(case: Case, bad: pl.DataFrame, every: pl.DataFrame) -> pl.DataFra
         legs = case.connections.legs.filter(pl.col("vantage") == vantage.index).join(
             suspects, on="connection", how="semi"
         )
-        rows = vantage.packets.select("flow", "src_hi", "src_lo", *_SAME[3:])[good["row"]]
+        rows = spool.at(vantage.packets, good["row"], "flow", "src_hi", "src_lo", *_SAME[3:])
         clients = case.members.select("connection", "client_hi", "client_lo")
         by_client = (pl.col("src_hi") == pl.col("client_hi")) & (
             pl.col("src_lo") == pl.col("client_lo")

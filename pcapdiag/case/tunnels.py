@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.case.sides import TCP_IP_HEADERS
 from pcapdiag.kernel import encapsulations
 from pcapdiag.kernel.tcp_sender import MIN_PMTU
@@ -230,7 +231,7 @@ def _seen(case: Case, vantage: VantageTables) -> pl.DataFrame:
     wrapped = vantage.tunnels.select("row", "overhead", "outer_ip_len")
     largest = pl.col("outer_ip_len") == pl.col("outer_ip_len").max()
     return (
-        wrapped.hstack(vantage.packets.select("flow")[wrapped["row"]])
+        wrapped.hstack(spool.at(vantage.packets, wrapped["row"], "flow"))
         .filter(pl.col("outer_ip_len") <= LARGEST_FRAME)
         .join(flows.unique("flow"), on="flow")
         .group_by("service_name")

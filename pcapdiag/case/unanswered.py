@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.protocols import IpProto, TcpFlag
 
 if TYPE_CHECKING:
@@ -141,8 +142,9 @@ def _own_macs(case: Case, index: int) -> list[int]:
     if own:
         return sorted(own)
     directed = (pl.col("eth_dst").cast(pl.UInt64) // _GROUP_BIT) % 2 == 0
-    packets = case.vantages[index].packets
-    return packets.filter(directed)["eth_src"].drop_nulls().unique().sort().to_list()
+    packets = case.vantages[index].packets.lazy()
+    senders = packets.filter(directed).select(pl.col("eth_src").drop_nulls().unique().sort())
+    return senders.collect()["eth_src"].to_list()
 
 
 def _passed(case: Case, index: int, packets: pl.DataFrame) -> pl.DataFrame:
@@ -224,9 +226,9 @@ def _egress_visible(case: Case, rows: pl.DataFrame) -> pl.Series:
     parts = [pl.DataFrame(schema={"connection": pl.UInt32})]
     for vantage in case.vantages_of("director"):
         here = rows.filter(pl.col("vantage") == vantage.index)
-        time = vantage.packets["time_ns"]
         asked = here.select("connection", "vantage", "service").with_columns(
-            time[here["first_row"]].alias("first"), time[here["last_row"]].alias("last")
+            spool.at(vantage.packets, here[f"{end}_row"], "time_ns")["time_ns"].alias(end)
+            for end in ("first", "last")
         )
         place = ["vantage", "service"]
         met = asked.join(case.coverage.egress_gaps, on=place).filter(
@@ -303,7 +305,7 @@ def arrivals(case: Case, vantage: int, rows: Sequence[int]) -> pl.DataFrame:
     bare = passages.filter(pl.col("kind") == "decapsulated")["in_row"]
     return (
         pl.DataFrame({"row": list(rows)}, schema={"row": pl.UInt32})
-        .with_columns(tables.packets["tunnel"].gather(list(rows)).alias("tunnel"))
+        .with_columns(spool.at(tables.packets, rows, "tunnel")["tunnel"])
         .join(outer.with_columns(pl.col("row").cast(pl.UInt32)), on="row", how="left")
         .with_columns(
             pl.col("row").is_in(routed.implode()).alias("sent_back"),

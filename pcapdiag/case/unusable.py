@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.case import ptb
 from pcapdiag.case.sides import TCP_IP_HEADERS
 from pcapdiag.kernel import address_scope
@@ -17,6 +18,7 @@ from pcapdiag.protocols import IcmpType, Icmpv6Type, IpProto
 
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case
+    from pcapdiag.spool import Table
 
 _LOOKED_AT: Final = (
     (pl.col("ip_version") == 4)
@@ -132,13 +134,13 @@ def _sights(case: Case) -> pl.DataFrame:
         if vantage.index and vantage.icmp_errors.is_empty():
             continue
         rows = vantage.icmp_errors.get_column("quoted_row").drop_nulls().unique()
-        lengths = pl.DataFrame(
-            {"quoted_row": rows, "captured_len": vantage.packets.get_column("ip_len").gather(rows)}
+        lengths = rows.to_frame().hstack(
+            spool.at(vantage.packets, rows, "ip_len").rename({"ip_len": "captured_len"})
         )
         parts.append(
             vantage.icmp_errors.select(
-                vantage.packets.get_column("ip_checksum")
-                .gather(vantage.icmp_errors.get_column("row"))
+                spool.at(vantage.packets, vantage.icmp_errors["row"], "ip_checksum")
+                .to_series()
                 .alias("sight_ip_checksum"),
                 pl.lit(vantage.index, dtype=pl.UInt16).alias("seen_vantage"),
                 pl.col("row").alias("seen_row"),
@@ -239,7 +241,7 @@ def _progress(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _acknowledged(packets: pl.DataFrame, wanted: pl.DataFrame) -> pl.DataFrame:
+def _acknowledged(packets: Table, wanted: pl.DataFrame) -> pl.DataFrame:
     """Return per sender in `wanted` whether an acknowledgement of its peer goes past the quote."""
     ahead = (pl.col("tcp_ack").cast(pl.Int64) - pl.col("quoted_tcp_seq").cast(pl.Int64)).mod(
         1 << 32

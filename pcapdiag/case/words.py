@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.addresses import endpoint_text, ip_text, mac_text
 from pcapdiag.case.frames import locate
 from pcapdiag.protocols import TcpFlag, icmp_name, proto_name
@@ -28,7 +29,9 @@ def described(case: Case, finding: Finding) -> Finding:
         rows = sorted({place[1] for place in places if place is not None and place[0] == vantage})
         tables = case.vantages[vantage]
         messages = tables.icmp.filter(pl.col("row").is_in(rows)).rows_by_key("row", named=True)
-        for row, packet in zip(rows, tables.packets[rows].iter_rows(named=True), strict=True):
+        for row, packet in zip(
+            rows, spool.at(tables.packets, rows).iter_rows(named=True), strict=True
+        ):
             message = messages[row][0] if row in messages else None
             words[vantage, row] = Dissection(tool=TOOL, lines=tuple(_lines(packet, message)))
     return replace(

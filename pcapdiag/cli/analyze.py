@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pcapdiag.errors import CaptureError
     from pcapdiag.export.evidence import Exhibits
     from pcapdiag.result import Result
+    from pcapdiag.spool import WorkDirectory
 
 EVIDENCE: Final = "--evidence"
 
@@ -66,6 +67,7 @@ class Request:
     redact: bool
     jobs: int | None
     scheduler: str | None
+    work_dir: str | None
     quiet: bool
     verbose: bool
 
@@ -212,6 +214,13 @@ Where several apply: 2 before 3 before 1.
     help="Read the captures on a running Dask cluster (tcp://HOST:PORT), whose workers see them "
     "under the same paths; only tables travel.",
 )
+@click.option(
+    "--work-dir",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, writable=True),
+    help="Keep here for the while what does not fit into memory: about 300 bytes a packet.  "
+    "[default: where $TMPDIR says]",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Say what is being done, and how long it took.")
 @debug_option
@@ -230,6 +239,18 @@ def run(request: Request) -> int:
     _reject_contradictions(request)
     inputs, unresolved = resolve_inputs(request.captures)
     cores.bound(inputs, request.jobs)
+    from pcapdiag.spool import WorkDirectory
+
+    with WorkDirectory(request.work_dir) as work:
+        return _run(request, inputs, unresolved, work)
+
+
+def _run(
+    request: Request,
+    inputs: Sequence[VantageInput],
+    unresolved: Sequence[CaptureError],
+    work: WorkDirectory,
+) -> int:
     from pcapdiag import engine, registry
     from pcapdiag.facts import load as load_facts
     from pcapdiag.site import load as load_site
@@ -257,6 +278,7 @@ def run(request: Request) -> int:
             digest=request.digest,
             executor=executor,
             progress=progress,
+            work=work,
         )
     for failure in loaded.failures:
         streams.error(str(failure))

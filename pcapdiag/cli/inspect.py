@@ -61,22 +61,24 @@ def command(captures: tuple[str, ...], write_site: str | None) -> int:
         streams.error(str(failure))
     from pcapdiag import engine
     from pcapdiag.cli.inspection import inspect, site_comments, site_of
+    from pcapdiag.spool import WorkDirectory
 
-    with reading() as progress:
-        loaded = engine.load(inputs, progress=progress)
-    for failure in loaded.failures:
-        streams.error(str(failure))
-    if not loaded.case.vantages:
-        return Exit.UNREADABLE
-    console = streams.page(streams.UNFOLDED)
-    _print(console, inspect(loaded.case, [note for item in inputs for note in item.notes]))
-    if target is not None:
-        from pcapdiag.site import dump
+    with WorkDirectory() as work:
+        with reading() as progress:
+            loaded = engine.load(inputs, progress=progress, work=work)
+        for failure in loaded.failures:
+            streams.error(str(failure))
+        if not loaded.case.vantages:
+            return Exit.UNREADABLE
+        console = streams.page(streams.UNFOLDED)
+        _print(console, inspect(loaded.case, [note for item in inputs for note in item.notes]))
+        if target is not None:
+            from pcapdiag.site import dump
 
-        topology = loaded.case.topology
-        output.write(target, site_comments(topology) + dump(site_of(topology)))
-    streams.show(console)
-    return Exit.UNREADABLE if failures or loaded.failures else Exit.OK
+            topology = loaded.case.topology
+            output.write(target, site_comments(topology) + dump(site_of(topology)))
+        streams.show(console)
+        return Exit.UNREADABLE if failures or loaded.failures else Exit.OK
 
 
 def _print(console: Console, found: Inspection) -> None:

@@ -130,7 +130,11 @@ def inspect(case: Case, notes: Sequence[str] = ()) -> Inspection:
 
 
 def _vantage(tables: VantageTables, topology: Topology) -> VantageSummary:
-    packets = tables.packets
+    packets = (
+        tables.packets.lazy()
+        .select("copy_of", "tunnel", "decode_note", "ip_version", "ip_proto", "ethertype")
+        .collect()
+    )
     errors, errors_left_out = icmp_errors(tables.icmp_errors)
     role = topology.roles[tables.index]
     return VantageSummary(

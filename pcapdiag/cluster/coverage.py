@@ -155,15 +155,15 @@ class Coverage:
         covered = self.covers(vantage, time_ns)
         if not covered.ok:
             return covered
-        packets = self.vantages[vantage].packets
+        packets = self.vantages[vantage].packets.lazy()
         seen = packets.select(
             (
                 (pl.col("src_hi").eq(address[0]) & pl.col("src_lo").eq(address[1]))
                 | (pl.col("dst_hi").eq(address[0]) & pl.col("dst_lo").eq(address[1]))
             ).any()
-        ).item()
+        )
         name, text = self.vantages[vantage].name, ip_text(*address)
-        if seen:
+        if seen.collect().item():
             return Visibility(True, f"{name} shows packets of {text}")
         return Visibility(False, f"{name} shows no packet of {text} at all")
 
@@ -323,11 +323,12 @@ def _keeps_icmp(vantage: VantageTables) -> Visibility:
         return Visibility(False, f"the capture at {vantage.name} is empty")
     if filters:
         return Visibility(True, f"the capture filter at {vantage.name} lets ICMP through")
-    seen = vantage.packets.select(
+    kinds = vantage.packets.lazy().select(
         pl.col("ip_proto").is_in([int(IpProto.ICMP), int(IpProto.ICMPV6)]).any().alias("icmp"),
         pl.col("ip_version").is_null().any().alias("other"),
         pl.col("ip_proto").n_unique().alias("protocols"),
-    ).row(0)
+    )
+    seen = kinds.collect().row(0)
     if seen[0]:
         return Visibility(True, f"{vantage.name} shows ICMP")
     ports = vantage.flows.select("ip_proto", "resp_port").n_unique()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.cluster import identity
 from pcapdiag.protocols import TcpFlag
 
@@ -305,7 +306,7 @@ def _arp_frames(vantage: VantageTables) -> pl.DataFrame:
     """
     if vantage.arp.is_empty():
         return pl.DataFrame(schema={"key": pl.UInt64, "eth_src": pl.UInt64, "time_ns": pl.Int64})
-    times = vantage.packets.select("time_ns", "copy_of")[vantage.arp.get_column("row")]
+    times = spool.at(vantage.packets, vantage.arp.get_column("row"), "time_ns", "copy_of")
     rows = vantage.arp.hstack(times).filter(
         pl.col("time_ns").is_not_null() & pl.col("copy_of").is_null()
     )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from pcapdiag import spool
+
 if TYPE_CHECKING:
     from pcapdiag.cluster.topology import Topology
     from pcapdiag.flows.vantage import VantageTables
@@ -26,7 +28,7 @@ def leaving(
         pl.DataFrame(
             schema={
                 "service": pl.UInt16,
-                "capture": vantage.packets.schema["capture"],
+                "capture": pl.UInt16,
                 "packets": pl.UInt32,
             }
         )
@@ -70,7 +72,7 @@ def _passed_on(vantage: VantageTables, index: int, topology: Topology) -> pl.Dat
         & pl.col("by_orig")
         & pl.col("kind").is_in(["routed", "encapsulated"])
     )
-    captures = vantage.packets.select("capture")[passed.get_column("out_row")]
+    captures = spool.at(vantage.packets, passed.get_column("out_row"), "capture")
     return passed.select("flow").hstack(captures).group_by("flow", "capture").len("packets")
 
 

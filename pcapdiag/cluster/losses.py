@@ -111,7 +111,12 @@ def _left_only(
     flows = passages.filter(pl.col("by_orig") == by_orig).get_column("flow").unique()
     if not len(flows) or not own:
         return 0
-    firsts = vantage.packets.get_column("copy_of").drop_nulls().unique()
+    firsts = (
+        vantage.packets.lazy()
+        .select(pl.col("copy_of").drop_nulls().unique())
+        .collect()
+        .get_column("copy_of")
+    )
     sent = pl.col("eth_src").is_in(sorted(own))
     packets = (
         vantage.packets.lazy()

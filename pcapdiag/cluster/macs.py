@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.protocols import VRRP_MAC_V4, VRRP_MAC_V6, TcpFlag
 from pcapdiag.schema import conform, empty
 
@@ -240,7 +241,7 @@ def _advertised(vantage: VantageTables) -> pl.DataFrame:
     if vantage.vrrp.is_empty():
         return empty("arp")
     live = vantage.vrrp.filter((pl.col("priority") > 0) & pl.col("virtual_lo").is_not_null())
-    senders = vantage.packets.select("eth_src")[live.get_column("row")]
+    senders = spool.at(vantage.packets, live.get_column("row"), "eth_src")
     return conform(
         live.hstack(senders)
         .filter(pl.col("eth_src").is_not_null())

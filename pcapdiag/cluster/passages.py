@@ -55,8 +55,7 @@ def find(vantage: VantageTables) -> pl.DataFrame:
     (Int16), in_src, in_dst, out_src, out_dst (MACs), tunnel, outer_src_*, outer_dst_* (of the
     sight that is tunnelled).
     """
-    copies = vantage.packets.get_column("copy_of")
-    if copies.null_count() == len(copies):
+    if not vantage.packets.lazy().select(pl.col("copy_of").count()).collect().item():
         return _empty()
     packets = sights(vantage)
     seconds = packets.filter(pl.col("copy_of").is_not_null() & pl.col("flow").is_not_null())

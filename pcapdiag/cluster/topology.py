@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.addresses import ip_text
 from pcapdiag.cluster import edges, identity, macs, masquerade, roles, services
 from pcapdiag.cluster import hosts as members_of
@@ -180,11 +181,16 @@ def _refutations(
         rows = passed.head(1).select("in_row", "out_row").rows() or _translated(
             vantage, index, observed
         )
-        answered = vantage.packets.with_row_index("row").filter(
-            pl.col("flow").is_not_null() & pl.col("by_orig").not_()
+        answered = (
+            vantage.packets.lazy()
+            .with_row_index("row")
+            .filter(pl.col("flow").is_not_null() & pl.col("by_orig").not_())
+            .select("row")
+            .head(1)
+            .collect()
         )
-        shown = list(rows[0]) if rows else answered.get_column("row").head(1).to_list()
-        frames = [str(vantage.packets.item(row, "frame")) for row in shown]
+        shown = list(rows[0]) if rows else answered.get_column("row").to_list()
+        frames = list(map(str, spool.at(vantage.packets, shown, "frame")["frame"]))
         where = f" (frame {', '.join(frames)})" if frames else ""
         notes.append(f"{role.name}: {role.reason}{where}")
     return notes

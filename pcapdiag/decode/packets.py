@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from pcapdiag.capture.frames import FrameBatch
     from pcapdiag.decode.columns import Offsets
+    from pcapdiag.spool import Table
 
 GUE_PORTS: Final = frozenset({UDP_PORT_GUE})
 """UDP destination ports taken for GUE unless the caller names others."""
@@ -59,9 +60,12 @@ joined columns would else stand beside all the pieces."""
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The decoded tables, exactly as in schema.py; `row` of the others counts in `packets`."""
+    """The decoded tables, exactly as in schema.py; `row` of the others counts in `packets`.
 
-    packets: pl.DataFrame
+    `packets` are in memory, but for captures that gathered.gather() was asked to spool.
+    """
+
+    packets: Table
     tunnels: pl.DataFrame
     sacks: pl.DataFrame
     icmp: pl.DataFrame
@@ -77,21 +81,30 @@ def decode_capture(
     gue_ports: frozenset[int] = GUE_PORTS,
     threads: int = 1,
 ) -> Decoded:
-    """Decode every batch of a capture; `capture` is its index within the case.
+    """Return what decode_parts() yields as one, in memory."""
+    return concat(list(decode_parts(reader, capture, gue_ports=gue_ports, threads=threads)))
+
+
+def decode_parts(
+    reader: Iterable[FrameBatch],
+    capture: int,
+    *,
+    gue_ports: frozenset[int] = GUE_PORTS,
+    threads: int = 1,
+) -> Iterator[Decoded]:
+    """Decode a capture batch by batch; `capture` is its index within the case.
 
     With more than one of `threads` batches are decoded side by side: each must stay valid while
     so many more are read. Raises what the reader raises, and nothing else whatever the frames hold.
     """
     decode = partial(decode_batch, capture=capture, gue_ports=gue_ports, rare_links=RareLinks())
-    if threads == 1:
-        parts = []
-        rows = 0
-        for batch in reader:
-            parts.append(decode(batch, row_base=rows))
-            rows += len(batch)
-    else:
-        parts = list(_side_by_side(reader, decode, threads))
-    return concat(parts)
+    if threads > 1:
+        yield from _side_by_side(reader, decode, threads)
+        return
+    rows = 0
+    for batch in reader:
+        yield decode(batch, row_base=rows)
+        rows += len(batch)
 
 
 def _side_by_side(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.capture.frames import NO_TIME, FrameBatch, RawFrame
 from pcapdiag.capture.reader import read_frames
 from pcapdiag.decode import extent
@@ -168,12 +169,18 @@ def _read(
     notes: list[str],
 ) -> list[Exhibit]:
     """Return the cited frames of one capture and their context, in its order."""
-    own = vantage.packets.with_row_index("row").filter(pl.col("capture") == capture)
+    own = (
+        vantage.packets.lazy()
+        .select("capture", "frame", "flow")
+        .with_row_index("row")
+        .filter(pl.col("capture") == capture)
+        .collect()
+    )
     cited = own.filter(pl.col("frame").is_in(list(comments)))
     rows = cited["row"].to_list()
     if context:
         rows = sorted({*rows, *_context(vantage, own, cited)})
-    table = vantage.packets[rows].select("frame", "time_ns", "wire_len", "caplen")
+    table = spool.at(vantage.packets, rows, "frame", "time_ns", "wire_len", "caplen")
     path = next(
         info.path
         for number, info in zip(vantage.capture_ids, vantage.captures, strict=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from pcapdiag import schema
+from pcapdiag import schema, spool
 from pcapdiag.capture import indexed
 from pcapdiag.capture.reader import open_again
 from pcapdiag.decode.packets import Decoded
@@ -108,7 +108,7 @@ def kept_frames(path: str, decoded: Decoded) -> pl.DataFrame:
     Reads the capture again; raises as open_again does.
     """
     rows = np.unique(np.concatenate([_rows(decoded, name) for name in ("icmp", "arp", "vrrp")]))
-    frames = decoded.packets["frame"].to_numpy()[rows]
+    frames = spool.at(decoded.packets, pl.Series(rows), "frame")["frame"].to_numpy()
     kept: list[bytes] = []
     with open_again(path) as reader:
         for batch in reader if len(frames) else ():

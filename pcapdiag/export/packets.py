@@ -29,7 +29,7 @@ _SAYS_ITSELF: Final = ("outer_", "tunnel_")
 
 def join(decoded: Decoded) -> pl.DataFrame:
     """Return one row a frame with everything that was decoded of it, in file order."""
-    table = _readable(decoded.packets).with_row_index("row")
+    table = _readable(decoded.packets.lazy().collect()).with_row_index("row")
     for side in (
         _named(decoded.tunnels, "tunnels"),
         _sacks(decoded.sacks),

@@ -44,8 +44,13 @@ class Conversations:
     """When it ended; NO_TIME: unknown."""
 
 
-def find(packets: Columns, keys: Keys, wanted: NDArray[np.bool_]) -> Conversations:
-    """Group the packets that are `wanted`: first sights with ports."""
+def find(
+    packets: Columns, keys: Keys, wanted: NDArray[np.bool_], *, by_ports: bool = True
+) -> Conversations:
+    """Group the packets that are `wanted`: first sights with ports.
+
+    `by_ports` is told to incarnations.originators().
+    """
     order, tuples = _by_tuple(keys.tuple_key, wanted)
     flags, by_second = packets.values("tcp_flags")[order], keys.sent_by_second[order]
     seq, ack = packets.values("tcp_seq"), packets.values("tcp_ack")
@@ -53,7 +58,9 @@ def find(packets: Columns, keys: Keys, wanted: NDArray[np.bool_]) -> Conversatio
     reused = incarnations.new_flows(shakes, order, tuples, flags, by_second, seq)
     starts = np.union1d(tuples, reused) if len(reused) else tuples
     first = order[starts]
-    opened, source = incarnations.originators(shakes, starts, by_second, packets, first)
+    opened, source = incarnations.originators(
+        shakes, starts, by_second, packets, first, by_ports=by_ports
+    )
 
     number = _numbers(first, len(packets))
     by_responder = by_second != np.repeat(opened, np.diff(starts, append=len(order)))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pcapdiag.flows.arrays import Rows
     from pcapdiag.flows.conversations import Conversations
     from pcapdiag.flows.five_tuple import Keys
+    from pcapdiag.flows.sightings import Tally
 
 _CLOSED_BY: Final = ("orig-fin", "resp-fin", "orig-rst", "resp-rst")
 """Index: 2 for RST, plus 1 for the responder."""
@@ -38,42 +39,74 @@ class Flows:
     """Table `packets_in_flows`, one row a packet."""
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The flows of some packets of a vantage: of all, or of all that share certain five-tuples."""
+
+    flows: pl.DataFrame
+    """Table `flows`; rows count in the part, and flows in order of first packet of the part."""
+    in_flows: InFlows
+    tally: Tally
+    opened_by_sender: NDArray[np.bool_]
+    """Per flow: whether the sender of its first packet is the originator."""
+
+
 def build(packets: pl.DataFrame, sacks: pl.DataFrame, icmp: pl.DataFrame) -> Flows:
     """Return the flows of one vantage.
 
     `packets`, `sacks` and `icmp` are decoded tables (schema.py), `row` in the side tables being
     the row in `packets`. Times may be missing and may go backwards.
     """
+    highest = packets.get_column("capture").max()
+    captures = 1 + int(highest) if isinstance(highest, int) else 1
+    whole = part(packets, sacks, icmp, captures)
+    return Flows(whole.flows, whole.in_flows.table())
+
+
+def part(
+    packets: pl.DataFrame,
+    sacks: pl.DataFrame,
+    icmp: pl.DataFrame,
+    captures: int,
+    habit: NDArray[np.int64] | None = None,
+) -> Part:
+    """Return the flows of the packets given, who may be a part of a vantage's: see sightings.
+
+    With `habit`, that of the whole vantage, they are a part: originators that other flows tell are
+    then left to be told (`originator_source` is "first").
+    """
     columns = Columns(packets)
     keys = keys_of(columns)
-    copies = sightings.copy_of(columns, icmp, keys)
-    found, measures, repeated = _measure(columns, sacks, keys, copies)
+    copies, tally = sightings.copy_of(columns, icmp, keys, captures, habit)
+    by_ports = habit is None
+    found, measures, repeated = _measure(columns, sacks, keys, copies, by_ports)
     rows, originals = sightings.recut_copies(columns, *repeated)
     if len(rows):
         copies[rows] = originals
-        found, measures, _ = _measure(columns, sacks, keys, copies)
+        found, measures, _ = _measure(columns, sacks, keys, copies, by_ports)
     in_flows = _in_flows(found, copies)
-    return Flows(_table(columns, found, measures, in_flows, copies), in_flows.table())
+    table = _table(columns, found, measures, in_flows, copies)
+    return Part(table, in_flows, tally, in_flows.by_orig[found.first_row])
 
 
 def _measure(
-    packets: Columns, sacks: pl.DataFrame, keys: Keys, copies: Rows
+    packets: Columns, sacks: pl.DataFrame, keys: Keys, copies: Rows, by_ports: bool
 ) -> tuple[Conversations, Measures, tcp.Repeated]:
     """Return flows, their sides' columns, and which rows repeat bytes of which."""
-    found = conversations.find(packets, keys, keys.has_ports & (copies < 0))
+    found = conversations.find(packets, keys, keys.has_ports & (copies < 0), by_ports=by_ports)
     measures = Measures(2 * found.count, {})
     blocks = tcp.Sacks.of(sacks, found.side_of_row)
     tcp.handshakes(packets, found.side_of_row, measures)
     repeated = [(np.empty(0, np.int64), np.empty(0, np.int64))]
-    for part in found.sides.blocks():
-        sides.measure(part, measures)
-        repeated.append(tcp.measure(part, blocks, measures))
+    for sides_part in found.sides.blocks():
+        sides.measure(sides_part, measures)
+        repeated.append(tcp.measure(sides_part, blocks, measures))
     rows, originals = (np.concatenate(columns) for columns in zip(*repeated, strict=True))
     return found, measures, (rows, originals)
 
 
 @dataclass(frozen=True, slots=True)
-class _InFlows:
+class InFlows:
     """The packets_in_flows table as arrays, one element a packet."""
 
     flow: NDArray[np.int32]
@@ -92,20 +125,20 @@ class _InFlows:
         return schema.conform(pl.DataFrame(columns), "packets_in_flows")
 
 
-def _in_flows(found: Conversations, copies: Rows) -> _InFlows:
+def _in_flows(found: Conversations, copies: Rows) -> InFlows:
     side = found.side_of_row
     later = np.flatnonzero(copies >= 0)
     if len(later):
         side = side.copy()
         side[later] = side[copies[later]]
-    return _InFlows(side >> 1, side & 1 == 0, copies)
+    return InFlows(side >> 1, side & 1 == 0, copies)
 
 
 def _table(
     packets: Columns,
     found: Conversations,
     measures: Measures,
-    in_flows: _InFlows,
+    in_flows: InFlows,
     copies: Rows,
 ) -> pl.DataFrame:
     if not found.count:
@@ -158,7 +191,7 @@ def _life(found: Conversations, measures: Measures) -> list[pl.Series]:
     ]
 
 
-def _tunnel(packets: Columns, in_flows: _InFlows, count: int) -> pl.Series:
+def _tunnel(packets: Columns, in_flows: InFlows, count: int) -> pl.Series:
     """Return per flow the encapsulation of its first tunnelled packet, second sights included."""
     rows = np.flatnonzero(packets.present("tunnel") & (in_flows.flow >= 0))[::-1]
     kinds = packets.frame.get_column("tunnel")

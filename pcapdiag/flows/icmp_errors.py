@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from pcapdiag import schema
+from pcapdiag import schema, spool
 from pcapdiag.flows.arrays import Columns, nullable
 from pcapdiag.flows.five_tuple import combine, keys_of, order_by
 from pcapdiag.protocols import ICMP_ERRORS, ICMPV6_ERROR_LIMIT, Icmpv6Type, IpProto
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from pcapdiag.flows.arrays import Rows
     from pcapdiag.flows.five_tuple import Keys
+    from pcapdiag.spool import Table
 
 _FROM_PACKETS = (
     "capture",
@@ -59,7 +60,7 @@ def is_error() -> pl.Expr:
 
 
 def build(
-    packets: pl.DataFrame, icmp: pl.DataFrame, tunnels: pl.DataFrame, flows: pl.DataFrame
+    packets: Table, icmp: pl.DataFrame, tunnels: pl.DataFrame, flows: pl.DataFrame
 ) -> pl.DataFrame:
     """Return the ICMP errors of a vantage, in row order.
 
@@ -67,10 +68,9 @@ def build(
     """
     if icmp.is_empty():
         return schema.empty("icmp_errors")
-    rows = np.zeros(len(packets), np.bool_)
-    rows[icmp.get_column("row").to_numpy()] = True
-    about = packets.select(*_FROM_PACKETS, "copy_of").filter(pl.Series(rows))
-    errors = icmp.sort("row").hstack(about).filter(is_error())
+    messages = icmp.sort("row")
+    about = spool.at(packets, messages.get_column("row"), *_FROM_PACKETS, "copy_of")
+    errors = messages.hstack(about).filter(is_error())
     tunnelled = tunnels.filter(pl.col("row").is_in(errors.get_column("row").implode()))
     outer = tunnelled.unique("row", keep="first", maintain_order=True).select(
         "row",
@@ -85,10 +85,10 @@ def build(
     quotes = keys_of(told, ("quoted_src", "quoted_dst"), "quoted_proto")
     tuples = keys_of(known_flows, ("orig", "resp")).tuple_key
     row = told.values("row").astype(np.int64)
-    quoted = _quoted_rows(told, quotes, row, Columns(packets), tuples)
+    quoted = _quoted_rows(told, quotes, row, packets, known_flows, tuples)
     flow = _flows_alive(quotes, row, known_flows, tuples)
     seen = np.flatnonzero(quoted >= 0)
-    flow[seen] = packets.get_column("flow").gather(quoted[seen]).to_numpy()
+    flow[seen] = spool.at(packets, pl.Series(quoted[seen]), "flow")["flow"].to_numpy()
     known = flow >= 0
     return schema.conform(
         errors.with_columns(
@@ -140,7 +140,12 @@ def _by_orig(errors: Columns, flows: Columns, flow: Rows) -> NDArray[np.bool_]:
 
 
 def _quoted_rows(
-    errors: Columns, quotes: Keys, row: Rows, packets: Columns, tuples: NDArray[np.uint64]
+    errors: Columns,
+    quotes: Keys,
+    row: Rows,
+    packets: Table,
+    flows: Columns,
+    tuples: NDArray[np.uint64],
 ) -> Rows:
     """Return, per error, the row of the quoted packet where exactly one came before; or -1.
 
@@ -153,10 +158,16 @@ def _quoted_rows(
     concerned = np.isin(tuples, quotes.tuple_key[asked])
     if not concerned.any():
         return quoted
-    concern = concerned[packets.values("flow")] & packets.present("flow")
-    concern &= ~packets.present("copy_of")
-    candidates = np.flatnonzero(concern)
-    chosen = Columns(packets.frame.select(_FROM_QUOTED).filter(pl.Series(concern)))
+    named = flows.frame.get_column("flow").filter(pl.Series(concerned))
+    about = (
+        packets.lazy()
+        .select("flow", "copy_of", *_FROM_QUOTED)
+        .with_row_index("row")
+        .filter(pl.col("flow").is_in(named.implode()), pl.col("copy_of").is_null())
+        .collect()
+    )
+    candidates = about.get_column("row").to_numpy().astype(np.int64)
+    chosen = Columns(about)
     likeness = _likeness(keys_of(chosen), chosen, "")
     order, starts = order_by(likeness)
     wanted = _likeness(quotes, errors, "quoted_")[asked]

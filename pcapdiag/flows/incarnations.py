@@ -147,10 +147,13 @@ def originators(
     by_second: NDArray[np.bool_],
     packets: Columns,
     first_row: Rows,
+    *,
+    by_ports: bool = True,
 ) -> tuple[NDArray[np.bool_], NDArray[np.uint8]]:
     """Return per flow whether its second side opened it, and an index into SOURCES.
 
-    `starts` are the flows' first positions in tuple order, `first_row` the rows there.
+    `starts` are the flows' first positions in tuple order, `first_row` the rows there. Without
+    `by_ports` a flow without handshake is left to who sent first.
     """
     count = len(starts)
     opened = by_second[starts].copy()
@@ -162,20 +165,22 @@ def originators(
         opened[flow[first]] = shakes.by_second[first] == pure
         source[flow[first]] = SOURCES.index(name)
     undecided = np.flatnonzero(source == SOURCES.index("first"))
-    if len(undecided):
-        sender_opened = _by_port(undecided, opened == by_second[starts], packets, first_row)
+    if len(undecided) and by_ports:
+        sender_opened = by_port(undecided, opened == by_second[starts], packets, first_row)
         told = undecided[sender_opened != 0]
         opened[told] = by_second[starts[told]] == (sender_opened[sender_opened != 0] > 0)
         source[told] = SOURCES.index("port")
     return opened, source
 
 
-def _by_port(
+def by_port(
     undecided: Rows, sender_opened: NDArray[np.bool_], packets: Columns, first_row: Rows
 ) -> NDArray[np.int8]:
     """Return 1 where the first packet's sender opened the flow, -1 where its receiver, 0 unknown.
 
-    One system port is the service's; else the endpoint with many more flows; else the lower port.
+    `undecided` are the flows asked about, `sender_opened` says it of all others, and `first_row`
+    are rows of `packets`, one a flow. One system port is the service's; else the endpoint with many
+    more flows; else the lower port.
     """
     decided = np.ones(len(first_row), np.bool_)
     decided[undecided] = False

@@ -83,18 +83,67 @@ _K: Final = tuple(  # odd words without structure, as in five_tuple.py
 )
 
 
-def copy_of(packets: Columns, icmp: pl.DataFrame, keys: Keys) -> Rows:
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many packets there are, and exact doubles among them: arrays, one element a capture."""
+
+    named: NDArray[np.int64]
+    named_doubles: NDArray[np.int64]
+    """With an IP ID."""
+    carrying: NDArray[np.int64]
+    carrying_doubles: NDArray[np.int64]
+    """With payload."""
+
+    @classmethod
+    def of(cls, packets: Columns, doubled: Rows, captures: int) -> Self:
+        """Count `packets`, of which the rows `doubled` follow an exact double of theirs."""
+        capture = packets.values("capture")
+        counts = []
+        for tell in (packets.values("ip_id") != 0, packets.values("payload_len") > 0):
+            counts.append(np.bincount(capture[tell], minlength=captures))
+            counts.append(np.bincount(capture[doubled[tell[doubled]]], minlength=captures))
+        return cls(*counts)
+
+    def __add__(self, other: Tally) -> Tally:
+        """Return the tally of two parts of one vantage."""
+        return Tally(
+            self.named + other.named,
+            self.named_doubles + other.named_doubles,
+            self.carrying + other.carrying,
+            self.carrying_doubles + other.carrying_doubles,
+        )
+
+    def habit(self) -> NDArray[np.int64]:
+        """Return, per capture, how often it shows most of its packets; mostly once."""
+        counted, seconds = self.named, self.named_doubles
+        if not seconds.any():
+            counted, seconds = self.carrying, self.carrying_doubles
+        if not seconds.any():
+            return np.ones(len(counted), np.int64)
+        times = np.rint(counted / np.maximum(counted - seconds, 1)).astype(np.int64)
+        return np.where(2 * seconds >= HABIT * np.maximum(counted, 1), np.maximum(times, 2), 1)
+
+
+def copy_of(
+    packets: Columns,
+    icmp: pl.DataFrame,
+    keys: Keys,
+    captures: int,
+    habit: NDArray[np.int64] | None = None,
+) -> tuple[Rows, Tally]:
     """Return, per row of `packets`, the row of the same packet's first sight, or -1: this is it.
 
-    `keys` are five_tuple.keys_of(packets); `icmp` is the side table. The first sight is the one
-    in the lowest row. Frames that are not IP are never copies.
+    `keys` are five_tuple.keys_of(packets); `icmp` is the side table; `captures` is one more than
+    the highest capture index. The first sight is the one in the lowest row. Frames that are not IP
+    are never copies. `habit` is that of the whole vantage where `packets` are a part of it, else
+    the one their own tally shows, which is returned as well.
     """
     copies = np.full(len(packets), -1, np.int64)
     ip = None if keys.has_addresses.all() else np.flatnonzero(keys.has_addresses)
     likeness = _likeness(packets, icmp, keys)
     rows, starts = repeated(likeness if ip is None else likeness[ip], ip)
     if not len(rows):
-        return copies
+        return copies, Tally.of(packets, rows, captures)
     length = np.diff(starts, append=len(rows))
     pairs, longer = (
         _Repeats.among(packets, rows[np.repeat(wanted, length)], length[wanted])
@@ -104,14 +153,16 @@ def copy_of(packets: Columns, icmp: pl.DataFrame, keys: Keys) -> Rows:
     doubled = np.concatenate(
         (pairs.rows[1::2][in_pairs.double], longer.rows[in_longer.order[in_longer.double]])
     )
-    habit = _habit(packets, doubled)
+    tally = Tally.of(packets, doubled, captures)
+    if habit is None:
+        habit = tally.habit()
     for repeats, first in (
         (pairs, _first_of_pairs(pairs, in_pairs, habit)),
         (longer, _first_of_runs(longer, in_longer, habit)),
     ):
         later = repeats.rows != first
         copies[repeats.rows[later]] = first[later]
-    return copies
+    return copies, tally
 
 
 def _likeness(packets: Columns, icmp: pl.DataFrame, keys: Keys) -> Words:
@@ -247,21 +298,6 @@ def _first_of_runs(runs: _Repeats, places: _Places, habit: NDArray[np.int64]) ->
     first = np.empty(len(order), np.int64)
     first[together] = np.repeat(runs.rows[together[starts]], np.diff(starts, append=len(order)))
     return first
-
-
-def _habit(packets: Columns, doubled: Rows) -> NDArray[np.int64]:
-    """Return, per capture index, how often the capture shows most of its packets; mostly once."""
-    capture = packets.values("capture")
-    captures = int(capture.max()) + 1
-    if not len(doubled):
-        return np.ones(captures, np.int64)
-    tell = packets.values("ip_id") != 0
-    if not tell[doubled].any():
-        tell = packets.values("payload_len") > 0
-    counted = np.bincount(capture[tell], minlength=captures)
-    seconds = np.bincount(capture[doubled[tell[doubled]]], minlength=captures)
-    times = np.rint(counted / np.maximum(counted - seconds, 1)).astype(np.int64)
-    return np.where(2 * seconds >= HABIT * np.maximum(counted, 1), np.maximum(times, 2), 1)
 
 
 def recut_copies(packets: Columns, rows: Rows, originals: Rows) -> tuple[Rows, Rows]:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
+from pcapdiag import schema, spool
 from pcapdiag.capture.frames import NO_TIME
 from pcapdiag.decode.packets import Decoded, concat
-from pcapdiag.flows import flows, icmp_errors
+from pcapdiag.flows import flows, icmp_errors, spooled_flows
 from pcapdiag.flows.arrays import Columns
+from pcapdiag.spool import Spooled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from pcapdiag.capture.frames import CaptureInfo
     from pcapdiag.flows.arrays import Rows
+    from pcapdiag.spool import Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +35,7 @@ class VantageTables:
     captures: tuple[CaptureInfo, ...]
     capture_ids: tuple[int, ...]
     """One per capture: its index within the case, as in the column `capture`."""
-    packets: pl.DataFrame
+    packets: Table
     """PACKETS and PACKETS_IN_FLOWS side by side; by time where captures were merged."""
     tunnels: pl.DataFrame
     sacks: pl.DataFrame
@@ -61,9 +64,7 @@ def build(
     if capture_ids is None:
         capture_ids = [_capture_id(part.packets) for _, part in captures]
     decoded = _merge([part for _, part in captures])
-    packets = decoded.packets
-    found = flows.build(packets, decoded.sacks, decoded.icmp)
-    packets = packets.hstack(found.in_flows)
+    packets, told = _with_flows(decoded)
     return VantageTables(
         index=index,
         name=name,
@@ -77,13 +78,22 @@ def build(
         arp=decoded.arp,
         vrrp=decoded.vrrp,
         ipvs_sync=decoded.ipvs_sync,
-        flows=found.flows,
-        icmp_errors=icmp_errors.build(packets, decoded.icmp, decoded.tunnels, found.flows),
+        flows=told,
+        icmp_errors=icmp_errors.build(packets, decoded.icmp, decoded.tunnels, told),
     )
 
 
-def _capture_id(packets: pl.DataFrame) -> int:
-    return int(packets.item(0, "capture")) if len(packets) else -1
+def _with_flows(decoded: Decoded) -> tuple[Table, pl.DataFrame]:
+    """Return packets with the columns of PACKETS_IN_FLOWS, and flows."""
+    packets = decoded.packets
+    if isinstance(packets, Spooled):
+        return spooled_flows.build(packets, decoded.sacks, decoded.icmp)
+    found = flows.build(packets, decoded.sacks, decoded.icmp)
+    return packets.hstack(found.in_flows), found.flows
+
+
+def _capture_id(packets: Table) -> int:
+    return int(spool.at(packets, [0], "capture").item()) if len(packets) else -1
 
 
 def _merge(parts: Sequence[Decoded]) -> Decoded:
@@ -93,13 +103,17 @@ def _merge(parts: Sequence[Decoded]) -> Decoded:
     if len(parts) == 1:
         return parts[0]
     begins = np.cumsum([0, *(len(part.packets) for part in parts)])
+    packets = _end_to_end([part.packets for part in parts])
     based = concat(
-        [_moved(part, int(begin)) for part, begin in zip(parts, begins[:-1], strict=True)]
+        [
+            replace(_moved(part, int(begin)), packets=schema.empty("packets"))
+            for part, begin in zip(parts, begins[:-1], strict=True)
+        ]
     )
     times = np.concatenate([_filled_times(part.packets) for part in parts])
     order = np.argsort(times, kind="stable")
     if (order[1:] > order[:-1]).all():
-        return based
+        return replace(based, packets=packets)
     place = np.empty(len(order), np.uint32)
     place[order] = np.arange(len(order), dtype=np.uint32)
     tables = {
@@ -107,7 +121,35 @@ def _merge(parts: Sequence[Decoded]) -> Decoded:
         for field in fields(based)
         if field.name != "packets"
     }
-    return Decoded(packets=based.packets[order], **tables)
+    return Decoded(packets=_ordered(packets, order), **tables)
+
+
+def _end_to_end(parts: Sequence[Table]) -> Table:
+    """Return the packets of several captures behind one another, spooled where any are."""
+    folder = next((part.folder for part in parts if isinstance(part, Spooled)), None)
+    if folder is None:
+        return pl.concat([frame for part in parts for frame in spool.frames(part)], rechunk=True)
+    kept = [
+        part if isinstance(part, Spooled) else spool.spooled([part], folder)
+        for part in parts
+        if len(part)
+    ]
+    paths = [path for part in kept for path in part.paths]
+    return Spooled(tuple(paths), tuple(height for part in kept for height in part.heights))
+
+
+def _ordered(packets: Table, order: Rows) -> Table:
+    """Return the rows in another order; files that held them in the old one are removed."""
+    if isinstance(packets, pl.DataFrame):
+        return packets[order]
+    columns = list(schema.dtypes("packets"))
+    pieces = (
+        packets.at(order[begin : begin + spool.CHUNK_ROWS], columns)
+        for begin in range(0, len(order), spool.CHUNK_ROWS)
+    )
+    ordered = spool.spooled(pieces, packets.folder)
+    spool.discard(packets)
+    return ordered
 
 
 def _moved(part: Decoded, base: int) -> Decoded:
@@ -122,9 +164,10 @@ def _moved(part: Decoded, base: int) -> Decoded:
     return replace(part, **tables)
 
 
-def _filled_times(packets: pl.DataFrame) -> Rows:
+def _filled_times(packets: Table) -> Rows:
     """Return times with the last one known before where there is none."""
-    return Columns(packets.select(pl.col("time_ns").forward_fill())).values("time_ns", NO_TIME)
+    times = packets.lazy().select("time_ns").collect().select(pl.col("time_ns").forward_fill())
+    return Columns(times).values("time_ns", NO_TIME)
 
 
 def _placed(table: pl.DataFrame, place: NDArray[np.uint32]) -> pl.DataFrame:

@@ -7,6 +7,8 @@ import textwrap
 
 import pytest
 
+from pcapdiag import spool
+
 HEAD = """
 from pcapdiag.rule import Cause, Confidence, Evidence, Finding, Needs, NotExamined, Severity, rule
 """
@@ -78,6 +80,33 @@ def test_the_summary_is_printed_and_the_report_written(run, place, rules):
         "pcapdiag-report.html",
         "rs1.pcap",
     ]
+
+
+def test_what_outgrows_memory_is_spooled_and_removed(run, place, tmp_path, monkeypatch):
+    """The result is the same, and the work directory holds nothing when all is done."""
+    work = tmp_path / "work"
+    work.mkdir()
+    arguments = ["analyze", "director.pcap", "rs1.pcap", "--no-html", "--json"]
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    assert run(*arguments, "plain.json").code == 0
+    made = []
+    monkeypatch.setattr("pcapdiag.spool.IN_MEMORY_ROWS", 0)
+    write = spool.written
+    monkeypatch.setattr(
+        "pcapdiag.spool.written", lambda *given: made.append(write(*given)) or made[-1]
+    )
+    assert run(*arguments, "spooled.json", "--work-dir", str(work)).code == 0
+    assert (place / "spooled.json").read_bytes() == (place / "plain.json").read_bytes()
+    assert made
+    assert all(path.startswith(str(work)) for path in made)
+    assert not list(work.iterdir())
+
+
+def test_a_work_directory_that_is_no_directory(run, place):
+    """It is refused before anything is read."""
+    ended = run("analyze", "director.pcap", "--work-dir", str(place / "director.pcap"))
+    assert ended.code == 2
+    assert "--work-dir" in ended.err
 
 
 def test_every_form_goes_where_it_is_told(run, place):

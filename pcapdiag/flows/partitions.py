@@ -1,0 +1,102 @@
+"""A spooled packets table taken apart by five-tuple, so that flows are built part by part.
+
+All packets of one five-tuple, in either direction, and all sights of one packet are in one part.
+A conversation is never cut: one that is larger than a part makes a larger part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import polars as pl
+
+from pcapdiag import spool
+from pcapdiag.flows.arrays import Columns
+from pcapdiag.flows.five_tuple import combine, keys_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from pcapdiag.flows.arrays import Rows
+    from pcapdiag.spool import Spooled
+
+PART_ROWS: Final = 1 << 20
+"""Packets of a part: what building their flows takes stays below 0.4 GB."""
+
+_BUCKETS: Final = 256
+"""As many parts as there may be at most; neighbours are taken together up to PART_ROWS."""
+
+_SHIFT: Final = np.uint64(56)
+
+COLUMNS: Final = (
+    *("capture", "time_ns", "interface", "direction", "eth_src", "eth_dst", "vlan", "vlan_inner"),
+    *("tunnel", "tunnel_depth", "ip_version", "src_hi", "src_lo", "dst_hi", "dst_lo", "ip_proto"),
+    *("ip_len", "ip_id", "ttl", "df", "frag_offset", "src_port", "dst_port", "payload_len"),
+    *("transport_checksum", "tcp_seq", "tcp_ack", "tcp_flags", "tcp_window", "tcp_mss"),
+    *("tcp_wscale", "tcp_sack_permitted", "tcp_tsval", "tcp_tsecr"),
+)
+"""What flows are made of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """The packets that are IP, in one file for each chunk of the table, ordered by bucket."""
+
+    paths: tuple[str, ...]
+    starts: tuple[Rows, ...]
+    """Per file: where each bucket begins in it, and the end of the last."""
+
+    def parts(self) -> Iterator[pl.DataFrame]:
+        """Yield the parts: COLUMNS, and `row`, ascending."""
+        sizes = np.sum([np.diff(starts) for starts in self.starts], axis=0)
+        first = 0
+        while first < _BUCKETS:
+            last = first + 1
+            while last < _BUCKETS and sizes[first : last + 1].sum() <= PART_ROWS:
+                last += 1
+            pieces = [
+                pl.scan_ipc(path)
+                .slice(int(starts[first]), int(starts[last] - starts[first]))
+                .collect()
+                for path, starts in zip(self.paths, self.starts, strict=True)
+            ]
+            first = last
+            part = pl.concat(pieces).sort("row")
+            if len(part):
+                yield part
+
+    def discard(self) -> None:
+        """Remove the files."""
+        spool.discard(spool.Spooled(self.paths, ()))
+
+
+def split(packets: Spooled) -> Partitions:
+    """Write the packets ordered by bucket, chunk by chunk. Raises SpoolError."""
+    paths, starts = [], []
+    begin = 0
+    for chunk in packets.chunks(*COLUMNS):
+        bucket = _bucket(Columns(chunk))
+        order = np.argsort(bucket, kind="stable")
+        starts.append(np.searchsorted(bucket[order], np.arange(_BUCKETS + 1)))
+        order = order[: starts[-1][-1]]
+        rows = pl.Series("row", (order + begin).astype(np.uint32))
+        paths.append(spool.written(chunk[order].with_columns(rows), packets.folder))
+        begin += len(chunk)
+    return Partitions(tuple(paths), tuple(starts))
+
+
+def _bucket(packets: Columns) -> NDArray[np.uint16]:
+    """Return each packet's bucket; _BUCKETS: it is not IP.
+
+    What has no ports is in no flow and may be spread by IP ID: all sights of a packet have one.
+    """
+    keys = keys_of(packets)
+    spread = combine(keys.tuple_key, packets.values("ip_id"))
+    word = np.where(keys.has_ports, keys.tuple_key, spread)
+    bucket = (word >> _SHIFT).astype(np.uint16)
+    bucket[~keys.has_addresses] = _BUCKETS
+    return bucket

@@ -1,0 +1,226 @@
+"""Tables that outgrow memory: Arrow IPC files in a work directory, read when and where asked for.
+
+A `Table` is a DataFrame or a Spooled one. Both have `lazy()`, which is how to ask for rows by what
+is in them; `at()` takes rows by number. Files are written once, uncompressed, so that a scan reads
+the columns it needs and nothing else. Names within a work directory are never used twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
+
+import numpy as np
+import polars as pl
+
+from pcapdiag.errors import PcapdiagError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+
+IN_MEMORY_ROWS: Final = 2_000_000
+"""Packets of all captures together that are held in memory: 0.3 GB of tables."""
+
+CHUNK_ROWS: Final = 1 << 19
+"""Rows of a file: 75 MB, so that two of them in memory are nothing to speak of."""
+
+
+class SpoolError(PcapdiagError):
+    """The work directory cannot be used; the message names it, the reason and the remedy."""
+
+
+class WorkDirectory:
+    """A directory below `where` ($TMPDIR, or /tmp), made when first needed, removed at the end."""
+
+    def __init__(self, where: str | None = None) -> None:
+        """Make nothing yet."""
+        self._where = where
+        self._made: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def path(self) -> str:
+        """Return the directory, which now exists. Raises SpoolError."""
+        if self._made is None:
+            try:
+                self._made = tempfile.TemporaryDirectory(
+                    prefix="pcapdiag-", dir=self._where, ignore_cleanup_errors=True
+                )
+            except OSError as error:
+                where = self._where or tempfile.gettempdir()
+                raise _refused(where, error) from error
+        return self._made.name
+
+    def __reduce__(self) -> tuple[Callable[[str], WorkDirectory], tuple[str]]:
+        """Be the same directory in another process, which does not remove it."""
+        return _existing, (self.path,)
+
+    def __enter__(self) -> Self:
+        """Return it."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Remove it with all that is in it."""
+        if self._made is not None:
+            self._made.cleanup()
+            self._made = None
+
+
+class _Existing(WorkDirectory):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+
+def _existing(path: str) -> WorkDirectory:
+    return _Existing(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Spooled:
+    """A table in files one behind the other; row numbers count through all of them."""
+
+    paths: tuple[str, ...]
+    heights: tuple[int, ...]
+    changes: tuple[pl.Expr, ...] = ()
+    """Columns computed anew whenever they are read, from what stands in the same row."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return sum(self.heights)
+
+    @property
+    def height(self) -> int:
+        """Return the number of rows."""
+        return len(self)
+
+    @property
+    def folder(self) -> str:
+        """Return the work directory."""
+        return str(Path(self.paths[0]).parent)
+
+    def lazy(self) -> pl.LazyFrame:
+        """Return the table as a query: only the columns asked for are read."""
+        return pl.scan_ipc(list(self.paths)).with_columns(*self.changes)
+
+    def with_columns(self, *changes: pl.Expr) -> Spooled:
+        """Return the table with columns replaced by expressions over the same row."""
+        return replace(self, changes=(*self.changes, *changes))
+
+    def chunks(self, *names: str) -> Iterator[pl.DataFrame]:
+        """Yield the rows file by file; columns `names`, or all."""
+        for path in self.paths:
+            yield self._rows(path, names, None)
+
+    def at(self, rows: NDArray[np.int64], names: Sequence[str]) -> pl.DataFrame:
+        """Return the given rows in the given order; see the function of that name."""
+        wanted, place = np.unique(rows, return_inverse=True)
+        ends = np.cumsum(self.heights)
+        if len(wanted) and not 0 <= wanted[0] <= wanted[-1] < len(self):
+            raise IndexError(f"row {wanted[-1]} of a table of {len(self)}")
+        parts = [self._rows(self.paths[0], names, wanted[:0])]
+        for path, end, height in zip(self.paths, ends, self.heights, strict=True):
+            begin = end - height
+            inside = slice(*np.searchsorted(wanted, (begin, end)))
+            if inside.stop > inside.start:
+                parts.append(self._rows(path, names, wanted[inside] - begin))
+        return pl.concat(parts)[place]
+
+    def _rows(
+        self, path: str, names: Sequence[str], rows: NDArray[np.int64] | None
+    ) -> pl.DataFrame:
+        needed = dict.fromkeys(names)
+        for change in self.changes if names else ():
+            needed.update(dict.fromkeys(change.meta.root_names()))
+        query = pl.scan_ipc(path)
+        read = (query.select(*needed) if needed else query).collect()
+        read = read if rows is None else read[rows]
+        read = read.with_columns(*self.changes)
+        return read.select(names) if names else read
+
+
+Table: TypeAlias = pl.DataFrame | Spooled
+
+
+def at(table: Table, rows: pl.Series | Sequence[int], *names: str) -> pl.DataFrame:
+    """Return rows of a table by number, in that order: columns `names`, or all. No row is null."""
+    if isinstance(table, Spooled):
+        return table.at(np.asarray(rows, dtype=np.int64), names)
+    index = rows if isinstance(rows, pl.Series) else pl.Series(values=rows, dtype=pl.UInt32)
+    return (table.select(names) if names else table)[index]
+
+
+def frames(table: Table) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a table, at most a file at a time where it is spooled."""
+    if isinstance(table, Spooled):
+        yield from table.chunks()
+    else:
+        yield table
+
+
+def spooled(frames: Iterable[pl.DataFrame], folder: str) -> Spooled:
+    """Write frames of any heights to files of about CHUNK_ROWS rows. Raises SpoolError."""
+    paths: list[str] = []
+    heights: list[int] = []
+    held: list[pl.DataFrame] = []
+    rows = 0
+
+    def put() -> None:
+        chunk = pl.concat(held, rechunk=True)
+        held.clear()
+        paths.append(written(chunk, folder))
+        heights.append(len(chunk))
+
+    for frame in frames:
+        if len(frame) or not (held or paths):
+            held.append(frame)
+            rows += len(frame)
+        if rows >= CHUNK_ROWS:
+            put()
+            rows = 0
+    if held:
+        put()
+    return Spooled(tuple(paths), tuple(heights))
+
+
+def written(frame: pl.DataFrame, folder: str) -> str:
+    """Write one file and return its path. Raises SpoolError, and leaves nothing half-written."""
+    path = Path(folder) / f"{uuid.uuid4().hex}.arrow"
+    try:
+        frame.write_ipc(path, compat_level=pl.CompatLevel.newest())
+    except (OSError, pl.exceptions.PolarsError) as error:
+        path.unlink(missing_ok=True)
+        raise _refused(folder, error) from error
+    return str(path)
+
+
+def discard(table: Table) -> None:
+    """Remove the files of a table that is needed no more."""
+    for path in table.paths if isinstance(table, Spooled) else ():
+        with contextlib.suppress(OSError):  # the work directory goes as a whole later
+            Path(path).unlink()
+
+
+def _refused(where: str, error: Exception) -> SpoolError:
+    reason = str(error).partition("\n")[0]
+    if isinstance(error, OSError) and error.strerror:
+        reason = error.strerror
+    return SpoolError(
+        f"the work directory {where} cannot hold what does not fit into memory ({reason}); give "
+        "another with --work-dir, or analyse less at once with --since and --until"
+    )

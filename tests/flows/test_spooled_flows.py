@@ -1,0 +1,108 @@
+"""What outgrows memory gives the same flows, packets and ICMP errors as what does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from polars.testing import assert_frame_equal
+from traces import trace
+
+from pcapdiag import spool, workers
+from pcapdiag.flows import partitions, vantage
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+
+CLIENTS = {f"k{number}": f"198.51.100.{number + 60}:300" for number in range(9)}
+
+MIDSTREAM = "\n".join(
+    [f"{n}.0 s>k{n % 7} A seq=9 ack=5 len=10" for n in range(1, 30)]
+    + ["40 c>s S seq=0", "41 s>c SA seq=0 ack=1", "42 r>s icmp 3/4 mtu=1400 quote=30"]
+)
+"""Flows that began before the capture: which end is the service, only their number tells."""
+
+
+def _habit(count):
+    """Return packets without an IP ID, each captured twice."""
+    lines = []
+    for number in range(count):
+        line = f"k{number % 9}>s A seq={number} ack=1 len=10 id=0"
+        lines += [f"{number}.0 {line}", f"{number}.001 {line}"]
+    return "\n".join(lines)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Make files and parts of a handful of rows."""
+    monkeypatch.setattr(spool, "CHUNK_ROWS", 7)
+    monkeypatch.setattr(partitions, "PART_ROWS", 10)
+
+
+def _same(captures, tmp_path):
+    plain = vantage.build(0, "v", None, captures)
+    kept = [
+        (info, replace(part, packets=spool.spooled(part.packets.iter_slices(3), str(tmp_path))))
+        for info, part in captures
+    ]
+    found = vantage.build(0, "v", None, kept)
+    assert isinstance(found.packets, spool.Spooled)
+    assert len(found.packets.paths) > 1
+    assert {str(path) for path in tmp_path.iterdir()} == set(found.packets.paths)
+    assert_frame_equal(found.packets.lazy().collect(), plain.packets)
+    assert_frame_equal(found.flows, plain.flows)
+    assert_frame_equal(found.icmp_errors, plain.icmp_errors)
+    for name in ("tunnels", "sacks", "icmp", "arp", "vrrp"):
+        assert_frame_equal(getattr(found, name), getattr(plain, name))
+    return plain
+
+
+@pytest.mark.parametrize(
+    "sample",
+    ["lab-pmtud-director-input-tun/director.pcap.gz", "lab-port-reuse-dr/director.pcap.gz"],
+)
+@pytest.mark.usefixtures("small")
+def test_samples(sample, tmp_path):
+    """Tunnels, reused ports, second sights and ICMP errors come out alike."""
+    read = workers.read_capture(str(SAMPLES / sample), 0)
+    assert len(_same([(read.info, read.decoded)], tmp_path).flows) > 1
+
+
+@pytest.mark.usefixtures("small")
+def test_originators_that_other_flows_tell(tmp_path):
+    """An endpoint is popular over all parts, and its flows are turned around."""
+    made = trace(MIDSTREAM, hosts=CLIENTS)
+    plain = _same([(made.info(), made.decoded(0))], tmp_path)
+    assert plain.flows["originator_source"].to_list().count("port") > 2
+    assert plain.icmp_errors["flow"].null_count() == 0
+
+
+@pytest.mark.usefixtures("small")
+def test_a_habit_that_all_parts_tell(tmp_path):
+    """A capture that doubles every packet does so in each part."""
+    made = trace(_habit(40), hosts=CLIENTS)
+    plain = _same([(made.info(), made.decoded(0))], tmp_path)
+    assert plain.packets["copy_of"].null_count() == 40
+
+
+@pytest.mark.usefixtures("small")
+def test_two_captures_are_merged_by_time(tmp_path):
+    """Interleaved captures are one table in order of time."""
+    made = [
+        trace("\n".join(f"{2 * n + at} c>s A seq={n} ack=1" for n in range(20))) for at in (0, 1)
+    ]
+    captures = [(each.info(), each.decoded(number)) for number, each in enumerate(made)]
+    plain = _same(captures, tmp_path)
+    assert plain.packets["capture"].head(4).to_list() == [0, 1, 0, 1]
+
+
+@pytest.mark.usefixtures("small")
+def test_captures_behind_one_another(tmp_path):
+    """A rotated set is joined file by file; one that fits into memory is among it."""
+    made = [trace("\n".join(f"{n + at} c>s A seq={n} ack=1" for n in range(9))) for at in (0, 50)]
+    captures = [(each.info(), each.decoded(number)) for number, each in enumerate(made)]
+    (info, part), other = captures
+    kept = replace(part, packets=spool.spooled([part.packets], str(tmp_path)))
+    found = vantage.build(0, "v", None, [(info, kept), other])
+    plain = vantage.build(0, "v", None, captures)
+    assert_frame_equal(found.packets.lazy().collect(), plain.packets)

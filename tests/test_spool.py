@@ -1,0 +1,92 @@
+"""Tables in files: rows by number, and a work directory that goes whatever happens."""
+
+from __future__ import annotations
+
+import errno
+import pickle
+from pathlib import Path
+
+import polars as pl
+import pytest
+from polars.testing import assert_frame_equal
+
+from pcapdiag import spool, workers
+from pcapdiag.errors import CaptureError
+
+SAMPLE = Path(__file__).parents[1] / "samples" / "pmtud-blackhole-dr"
+
+TABLE = pl.DataFrame({"a": range(10), "b": [str(number) for number in range(10)]})
+
+
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """Return TABLE in files of four rows."""
+    monkeypatch.setattr(spool, "CHUNK_ROWS", 4)
+    return spool.spooled(TABLE.iter_slices(2), str(tmp_path))
+
+
+def test_rows_by_number(kept):
+    """Rows come in the order asked for, however often, out of whichever file."""
+    assert (kept.heights, len(kept), kept.height) == ((4, 4, 2), 10, 10)
+    for rows in ([9, 0, 5, 5, 3], [], pl.Series([4, 1], dtype=pl.UInt32)):
+        assert_frame_equal(spool.at(kept, rows, "b"), spool.at(TABLE, rows, "b"))
+        assert_frame_equal(spool.at(kept, rows), spool.at(TABLE, rows))
+    with pytest.raises(IndexError):
+        spool.at(kept, [10])
+
+
+def test_columns_computed_anew(kept):
+    """A changed column is what queries, rows and chunks show."""
+    changed = kept.with_columns((pl.col("a") * 2).alias("b"))
+    assert spool.at(changed, [7, 2], "b")["b"].to_list() == [14, 4]
+    assert changed.lazy().collect()["b"].to_list() == [*range(0, 20, 2)]
+    assert pl.concat(changed.chunks())["b"].to_list() == [*range(0, 20, 2)]
+
+
+def test_a_table_without_rows(tmp_path):
+    """Nothing is one empty file."""
+    kept = spool.spooled([TABLE.clear()], str(tmp_path))
+    assert_frame_equal(kept.lazy().collect(), TABLE.clear())
+
+
+def test_a_work_directory_goes(tmp_path):
+    """It is made when needed, is the same elsewhere, and removed here only."""
+    with spool.WorkDirectory(str(tmp_path)) as work:
+        assert not list(tmp_path.iterdir())
+        place = Path(work.path)
+        spool.spooled([TABLE], work.path)
+        with pickle.loads(pickle.dumps(work)) as same:  # noqa: S301 - our own
+            assert same.path == work.path
+        assert list(place.iterdir())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_work_directory_that_is_not_there(tmp_path):
+    """The message names the directory, the reason and the remedy."""
+    with (
+        spool.WorkDirectory(str(tmp_path / "none")) as work,
+        pytest.raises(spool.SpoolError, match=r"none cannot .*No such file.*--work-dir"),
+    ):
+        spool.spooled([TABLE], work.path)
+
+
+def test_a_full_disk_costs_one_capture(tmp_path, monkeypatch):
+    """The others are read, and of the half-written file nothing is left."""
+    monkeypatch.setattr(spool, "IN_MEMORY_ROWS", 0)
+    write = pl.DataFrame.write_ipc
+
+    def full(self, file, **options):
+        if self["capture"][0] == 0:
+            file.write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, file, **options)
+
+    monkeypatch.setattr(pl.DataFrame, "write_ipc", full)
+    paths = [str(SAMPLE / "director.pcap"), str(SAMPLE / "rs1.pcap")]
+    with spool.WorkDirectory(str(tmp_path)) as work:
+        failure, read = workers.read_captures(paths, work=work)
+        assert len(list(Path(work.path).iterdir())) == len(read.decoded.packets.paths)
+    assert isinstance(failure, CaptureError)
+    assert failure.path == paths[0]
+    assert "No space left on device" in failure.message
+    assert "--work-dir" in failure.message
