@@ -52,6 +52,8 @@ def decode_arp(
 
     A row is made of each that maps IPv4 to 48-bit addresses and was kept whole.
     """
+    if not rows.size:
+        return Neighbours.blank(0), np.zeros(0, dtype=np.uint32)
     window = source.window(start, kept, 32)
     cut = window.kept < _ARP_BYTES
     note = np.where(cut, np.uint32(DecodeNote.LINK_CUT), np.uint32(0))
@@ -80,6 +82,8 @@ def decode_nd(source: Bytes, icmp: Icmp, network: Network) -> Neighbours:
     some = np.flatnonzero(
         (icmp.version == 6) & (asks | (icmp.type == Icmpv6Type.NEIGHBOR_ADVERTISEMENT))
     )
+    if not some.size:
+        return Neighbours.blank(0)
     rows = icmp.row[some]
     start, kept = network.payload[rows], network.kept[rows]
     window = source.window(start, kept, _ND_BYTES)

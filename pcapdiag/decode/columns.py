@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Final, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Final, Self
 
 import numpy as np
 
@@ -32,7 +32,7 @@ USUAL_SHARE: Final = 0.5
 """Share of rows from which on it is cheaper to decode all rows alike, in whole columns, than to
 pick those that are of a kind and to spread what was found: picking costs five times as much."""
 
-_DTYPES: Final = {
+_DTYPES: Final[dict[str, type[np.generic]]] = {
     "U8": np.uint8,
     "U16": np.uint16,
     "U32": np.uint32,
@@ -48,10 +48,17 @@ _DTYPES: Final = {
 class Columns:
     """Base: every field of a subclass is an array, all of one length."""
 
+    if TYPE_CHECKING:  # no field, not even one of the class
+        _dtypes: ClassVar[dict[str, type[np.generic]]]
+
+    def __init_subclass__(cls) -> None:
+        """Note the dtype of every field, in order."""
+        cls._dtypes = {name: _DTYPES[kind] for name, kind in cls.__annotations__.items()}
+
     @classmethod
     def blank(cls, rows: int) -> Self:
         """Return `rows` rows of zeros."""
-        return cls(**{item.name: np.zeros(rows, _DTYPES[str(item.type)]) for item in fields(cls)})
+        return cls(*[np.zeros(rows, dtype) for dtype in cls._dtypes.values()])
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
@@ -61,21 +68,16 @@ class Columns:
         if not parts:
             return cls.blank(0)
         return cls(
-            **{
-                item.name: np.concatenate([getattr(part, item.name) for part in parts])
-                for item in fields(cls)
-            }
+            *[np.concatenate([getattr(part, name) for part in parts]) for name in cls._dtypes]
         )
 
     def part(self, rows: slice) -> Self:
         """Return some rows as views: what is written to them is written here."""
-        return type(self)(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})
+        return type(self)(*[getattr(self, name)[rows] for name in self._dtypes])
 
-    def take(self, rows: Rows) -> Self:
+    def take(self, rows: Indices) -> Self:
         """Return a copy of the given rows."""
-        return type(self)(
-            **{item.name: getattr(self, item.name)[rows].copy() for item in fields(self)}
-        )
+        return type(self)(*[getattr(self, name)[rows] for name in self._dtypes])
 
 
 def chosen(rows: Rows, some: Indices) -> Indices:

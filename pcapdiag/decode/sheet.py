@@ -30,6 +30,7 @@ class Sheet:
 
     def __init__(self, table: str, rows: int) -> None:
         """`table` is a name in schema.TABLES, `rows` how many it will have."""
+        self._table = table
         self._rows = rows
         self._table = table
         self._dtypes = schema.dtypes(table)
@@ -41,7 +42,7 @@ class Sheet:
         Arrays of the column's dtype become part of the table, uncopied: they must not be written
         to afterwards.
         """
-        if valid is not None and not valid.any():
+        if not self._rows or (valid is not None and not valid.any()):
             return
         mask = None if valid is None or valid.all() else pl.Series(valid)
         for name, values in columns.items():

@@ -142,7 +142,8 @@ def icmp(message: Icmp, quotes: Quotes, row_base: int) -> pl.DataFrame:
     sheet.put(message.has_mtu, next_hop_mtu=message.mtu)
     sheet.put(message.has_gateway, gateway_hi=message.gateway_hi, gateway_lo=message.gateway_lo)
     sheet.put(message.has_extension, extension_offset=message.extension_offset)
-    _put_quotes(sheet, message, quotes)
+    if quotes.row.size or message.has_target.any():
+        _put_quotes(sheet, message, quotes)
     return sheet.frame()
 
 

@@ -26,6 +26,9 @@ ARP: Final = 1
 _VERSIONS: Final = {EtherType.IPV4: 4, EtherType.IPV6: 6, EtherType.ARP: ARP}
 _VLAN_TYPES: Final = (EtherType.VLAN, EtherType.QINQ, EtherType.QINQ_OLD)
 _MPLS_TYPES: Final = (EtherType.MPLS, 0x8848)  # unicast, multicast
+_IS_VLAN, _IS_MPLS = np.zeros((2, 1 << 16), dtype=np.bool_)
+_IS_VLAN[list(_VLAN_TYPES)] = True
+_IS_MPLS[list(_MPLS_TYPES)] = True
 _LLC_SNAP: Final = 0xAAAA_0300
 _LARGEST_LENGTH: Final = 1500  # an ethertype up to this is the length of an 802.3 frame
 
@@ -88,7 +91,9 @@ class TagWalk:
         have: Offsets,
         ethertype: U16,
     ) -> Indices:
-        mine = np.isin(ethertype, _VLAN_TYPES)
+        mine = _IS_VLAN[ethertype]
+        if not mine.any():
+            return rows[:0]
         self._lose(rows[mine & (have < 4)])
         self.typed[rows[mine & (have < 4)]] = False
         mine &= have >= 4
@@ -111,6 +116,8 @@ class TagWalk:
     ) -> Indices:
         """Step over LLC and SNAP headers whose organisation is that of ethertypes (RFC 1042)."""
         mine = ethertype <= _LARGEST_LENGTH
+        if not mine.any():
+            return rows[:0]
         self._lose(rows[mine & (have < 8) & (first >> 16 == _LLC_SNAP >> 16)])
         mine &= (have >= 8) & (first == _LLC_SNAP) & (second >> 16 == 0)
         following = (second[mine] & 0xFFFF).astype(np.uint16)
@@ -129,7 +136,9 @@ class TagWalk:
         ethertype: U16,
     ) -> Indices:
         """Step over a label; behind the last one the first four bits tell the version."""
-        mine = np.isin(ethertype, _MPLS_TYPES)
+        mine = _IS_MPLS[ethertype]
+        if not mine.any():
+            return rows[:0]
         self._lose(rows[mine & (have < 4)])
         mine &= have >= 4
         last = label[mine] & 0x100 != 0
@@ -151,6 +160,8 @@ class TagWalk:
         ethertype: U16,
     ) -> Indices:
         mine = ethertype == EtherType.PPPOE_SESSION
+        if not mine.any():
+            return rows[:0]
         self._lose(rows[mine & (have < 6)])
         rows = rows[mine & (have >= 6) & (code == 0)]
         begin, version, cut = ppp_inside(source, self.start[rows] + 6, kept[rows])
