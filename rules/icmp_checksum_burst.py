@@ -18,7 +18,7 @@ Evidence
 
 Not this rule
     - Cut frames (snaplen) and fragments: their checksums cannot be verified, they count as neither.
-    - A bad checksum of the *quoted* IP header: harmless, routers change TTLs.
+    - A bad checksum of the IP header that is quoted: harmless, routers change TTLs.
     - What the capturing host itself sends: its network card may make the sum later.
     - A single message: noise.
 

@@ -22,7 +22,7 @@ Evidence
 
 Not this rule
     - Redirects (5) and parameter problems (12) to the VIP: IPVS leaves them to the director.
-    - Errors about connections that IPVS does not have (expired, another director's): local.
+    - Errors about connections whose entry has expired: the director's own stack gets them, rightly.
     - A bad checksum on a NAT director: dropped as it should be, see icmp-checksum-burst.
     - Errors about the director's own tunnel packets: consumed, and issued anew to the client.
     - The director's exit was not captured: not examined.

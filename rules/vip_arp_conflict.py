@@ -18,7 +18,8 @@ Evidence
     asker's frames for the VIP went afterwards.
 
 Not this rule
-    - A change of mastership: one owner answers before it and another after it, never both.
+    - A change of mastership: one owner answers before it and another after it, however soon.
+    - Two answers of which each has a question of its own.
     - Gratuitous ARP of a new master, however often it is repeated.
     - Different MACs told to different askers (bonding in mode balance-alb does so).
     - Two answers about an address that is no VIP.
