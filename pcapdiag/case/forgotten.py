@@ -93,7 +93,8 @@ _COMMON: Final = (
 def longest_survived_ns(case: Case, service_name: str | None) -> int | None:
     """Return the longest pause at a director after which a service's connection went on.
 
-    None where there was none. Pauses of connections that a director refused do not count.
+    None where there was none. Pauses of connections that a director refused do not count, nor do
+    those in which its capture paused, too.
     """
     ids = (
         case.members.filter(pl.col("service_name").eq_missing(service_name))
@@ -101,12 +102,14 @@ def longest_survived_ns(case: Case, service_name: str | None) -> int | None:
         .join(case.forgotten.select("connection"), on="connection", how="anti")
     )
     legs = case.connections.legs.join(ids, on="connection", how="semi")
-    longest = [
-        vantage.flows.join(
-            legs.filter(pl.col("vantage") == vantage.index).select("flow"), on="flow", how="semi"
-        )["idle_ns"].max()
-        for vantage in case.vantages_of("director")
-    ]
+    longest = []
+    for vantage in case.vantages_of("director"):
+        here = legs.filter(pl.col("vantage") == vantage.index)
+        flows = vantage.flows.join(here, on="flow", how="semi").select(
+            "idle_ns", "idle_end_ns", (pl.col("idle_end_ns") - pl.col("idle_ns")).alias("since_ns")
+        )
+        missed = silences.paused_between(case, vantage.index, flows, "since_ns", "idle_end_ns")
+        longest.append(flows.filter(~missed)["idle_ns"].max())
     return max((item for item in longest if isinstance(item, int)), default=None)
 
 

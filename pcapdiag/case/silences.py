@@ -100,7 +100,7 @@ def _at(case: Case, index: int, wanted: pl.DataFrame) -> pl.DataFrame:
     )
     passages = case.topology.observed.passages.filter(pl.col("vantage") == index)
     known = earlier.join(answered.select("answered_row", "answered_ns"), on="answered_row")
-    missed = _paused(case, index, known)
+    missed = paused_between(case, index, known, "before_ns", "answered_ns")
     earlier = earlier.with_columns(
         pl.when(~missed).then(name).alias(name) for name in ("before_row", "before_ns")
     )
@@ -122,22 +122,20 @@ def _at(case: Case, index: int, wanted: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _paused(case: Case, index: int, rows: pl.DataFrame) -> pl.Series:
-    """Return per row whether the capture pauses between before_ns and answered_ns."""
+def paused_between(case: Case, index: int, rows: pl.DataFrame, begin: str, end: str) -> pl.Series:
+    """Return per row whether a vantage's capture pauses between two columns of its own times."""
     pauses = pl.DataFrame(
         case.coverage.pauses[index],
         schema={"gap_from_ns": pl.Int64, "gap_until_ns": pl.Int64},
         orient="row",
     )
     met = (
-        rows.select("answered_row", "before_ns", "answered_ns")
+        rows.select(begin, end)
+        .with_row_index("at")
         .join(pauses, how="cross")
-        .filter(
-            pl.col("gap_from_ns") < pl.col("answered_ns"),
-            pl.col("gap_until_ns") > pl.col("before_ns"),
-        )
+        .filter(pl.col("gap_from_ns") < pl.col(end), pl.col("gap_until_ns") > pl.col(begin))
     )
-    return rows["answered_row"].is_in(met["answered_row"].implode())
+    return pl.int_range(rows.height, dtype=pl.UInt32, eager=True).is_in(met["at"].implode())
 
 
 def _legs(case: Case, index: int) -> pl.LazyFrame:

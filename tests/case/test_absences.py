@@ -104,6 +104,27 @@ def test_a_silence_with_a_gap_in_it_is_of_unknown_length(gap, quiet) -> None:
     assert row["before_count"] == 3
 
 
+@pytest.mark.parametrize(("gap", "survived"), [(None, 600), ((300, 400), None)])
+def test_a_connection_that_may_not_have_paused_survived_nothing(gap, survived) -> None:
+    """It went on after ten quiet minutes, in some of which nothing was captured."""
+    found = case(
+        director=f"""
+0.000 c>s S seq=0 mss=1460 {IN}
+0.000 copy 1 ttl=63 mac=d>rs
+1.000 c>s A seq=1 ack=1 {IN}
+1.000 copy 3 ttl=63 mac=d>rs
+601.00 c>s PA seq=1 ack=1 len=100 {IN}
+601.00 copy 5 ttl=63 mac=d>rs
+602.00 c2>s S seq=0 {IN}
+602.00 copy 7 ttl=63 mac=d>rs2
+"""
+    )
+    if gap is not None:
+        paused(found, 0, *gap)
+    longest = found.longest_survived_ns("tcp 203.0.113.10:80")
+    assert longest == (None if survived is None else survived * SECOND)
+
+
 def test_an_error_about_data_sent_while_the_capture_stood_still_is_not_forged() -> None:
     """Elsewhere its quote is beyond all that was seen; here nobody knows."""
     rs1 = AT_RS + "60.0 c>s A seq=1 ack=1 ttl=63 mac=d>rs\n"
