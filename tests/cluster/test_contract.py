@@ -109,6 +109,28 @@ def test_one_side_of_a_nat_director_proves_nothing(cluster, analyse) -> None:
     assert found.verdicts() == [("unknown", "never-forwarded-here")]
 
 
+@pytest.mark.parametrize("relayed", [True, False])
+@each_cluster
+def test_a_director_filtered_to_icmp_is_blamed_for_nothing(cluster, analyse, kind, relayed) -> None:
+    """The realservers' captures know the connections; what the filter hides is not missing."""
+    net = cluster(**kind)
+    first, _ = served(net)
+    for _ in range(4):
+        net.error(net.too_big(first), "rs1" if relayed else None)
+    goes_on(net)
+    recorder = net.recorders["director"]
+    whole = recorder.rows
+    recorder.without({n for n, row in enumerate(whole) if row.get("icmp_type") is None})
+    found = analyse(net.tables("director", "rs1", "rs2"))
+    assert None not in found.realservers()
+    if net.method == "nat":  # nothing that is left tells the realservers' connections by the VIP
+        assert found.verdicts() == []
+        return
+    seen = ("forwarded", "egress") if relayed else ("unknown", "never-forwarded-here")
+    assert set(found.verdicts()) == {seen}
+    assert found.errors.messages.get_column("connection").null_count() == 0
+
+
 def test_the_realserver_shows_what_the_director_does_not(cluster, analyse) -> None:
     """An error that arrived at its realserver was forwarded, wherever it left unseen."""
     net = cluster()
