@@ -31,8 +31,6 @@ def frame(case: Case) -> pl.DataFrame:
     realservers = [mac for host in hosts for mac in host.macs]
     parts = [pl.LazyFrame(schema=_CHANGES)]
     for vantage in case.vantages:
-        if vantage.vrrp.is_empty() and vantage.arp.is_empty():
-            continue
         packets = vantage.packets.lazy().with_row_index("row")
         adverts = (
             vantage.vrrp.lazy()
@@ -67,9 +65,13 @@ def frame(case: Case) -> pl.DataFrame:
                 ),
             )
         )
+        both = ((vantage.vrrp, adverts), (vantage.arp, announcements))
+        told = [rows for table, rows in both if table.height]
         address = ["by", "vip_hi", "vip_lo"]
+        if not told:
+            continue
         parts.append(
-            pl.concat([adverts, announcements])
+            pl.concat(told)
             .sort("row")
             .with_columns(pl.col("owner").shift(1).over(address).alias("before"))
             .filter(pl.col("owner") != pl.col("before"), "unasked")

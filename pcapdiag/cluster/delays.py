@@ -74,11 +74,13 @@ class Shared:
         packets, first sights only: same (equal where the addresses stayed), changed (equal where
         the server's may have been translated), vantage, time_ns, ttl, eth_src, eth_dst.
     neighbours: per vantage its ARP and neighbour discovery frames, see _arp_frames.
+    handshakes: by vantage, once some pair needs them: _synacks and _confirmations.
     """
 
     flows: pl.DataFrame
     sights: pl.DataFrame
     neighbours: tuple[pl.DataFrame, ...]
+    handshakes: dict[int, tuple[pl.DataFrame, pl.DataFrame]] = field(default_factory=dict)
 
     @cached_property
     def once(self) -> dict[str, dict[int, pl.DataFrame]]:
@@ -193,11 +195,17 @@ def _add_causes(
     vantages: Sequence[VantageTables], seen: Shared, bounds: Bounds, one: int, other: int
 ) -> None:
     """Add what handshakes say: a SYN-ACK left before the acknowledgement of it was sent."""
-    answers = [_synacks(vantages[index], seen, index) for index in (one, other)]
-    confirmed = [_confirmations(vantages[index], seen, index) for index in (one, other)]
+    for index in (one, other):
+        if index not in seen.handshakes:
+            vantage = vantages[index]
+            answers, confirmed = (
+                _synacks(vantage, seen, index),
+                _confirmations(vantage, seen, index),
+            )
+            seen.handshakes[index] = answers, confirmed
     for answer, confirmation, upper in (
-        (answers[0], confirmed[1], True),
-        (answers[1], confirmed[0], False),
+        (seen.handshakes[one][0], seen.handshakes[other][1], True),
+        (seen.handshakes[other][0], seen.handshakes[one][1], False),
     ):
         rows = answer.join(confirmation, on=["group", "number"], suffix="_ack")
         ahead = (
