@@ -175,6 +175,7 @@ def _cause() -> pl.Expr:
             # What came to the director passed every filter before it: what then became of it is
             # the director's doing.
             ~((pl.col("quoted_sender").cast(pl.String) == "realserver") & pl.col("at_director")),
+            ~pl.col("behind_nat"),
         )
         .then(pl.lit("source-not-routable"))
     )

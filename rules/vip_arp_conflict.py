@@ -90,8 +90,8 @@ def check(case: Case) -> Iterator[Outcome]:
         )
     elif vips:
         yield NotExamined(
-            reason="no capture shows an answer to ARP for a VIP",
-            needs=("a capture on the router or on a realserver that keeps ARP",),
+            reason="no capture of a host that asks for a VIP shows what it was answered",
+            needs=("a capture on the router that keeps ARP",),
             capture_command=case.capture_command(role="router"),
         )
 

@@ -122,24 +122,49 @@ def _at(case: Case, index: int, vips: pl.DataFrame) -> pl.DataFrame:
 
 
 def answered(case: Case) -> dict[tuple[int, int], int]:
-    """Return per VIP how many answers to a question about it were captured."""
-    asked = pl.concat(
-        [
-            vantage.arp.filter(
-                pl.col("op").cast(pl.String).is_in(["reply", "advertisement"]),
-                ~pl.col("gratuitous"),
-            ).select("sender_hi", "sender_lo")
-            for vantage in case.vantages
-        ]
+    """Return per VIP how many answers to a question about it were captured where it was asked.
+
+    Only the asker's own capture, or that of a mirror port, holds all answers: a host that answers
+    does not see what others say to the asker.
+    """
+    counted = (
+        pl.concat([_heard_by_asker(case, vantage.index) for vantage in case.vantages])
+        .group_by("sender_hi", "sender_lo")
+        .len()
     )
-    counted = asked.drop_nulls().group_by("sender_hi", "sender_lo").len()
     return {(hi, lo): count for hi, lo, count in counted.iter_rows()}
+
+
+def _heard_by_asker(case: Case, index: int) -> pl.DataFrame:
+    """Return sender_hi, sender_lo of the answers that a vantage holds and would hold all of."""
+    tables, own = case.vantages[index], case.topology.vantage_macs[index]
+    mirrored = not own and not case.topology.observed.macs.either[index]
+    to_host = (
+        pl.when(pl.col("eth_dst").is_null())
+        .then(pl.col("direction") == "in")
+        .otherwise(pl.col("eth_dst").is_in(sorted(own)) | pl.lit(mirrored))
+    )
+    return (
+        tables.arp.lazy()
+        .filter(
+            pl.col("op").cast(pl.String).is_in(["reply", "advertisement"]),
+            ~pl.col("gratuitous"),
+            pl.col("sender_lo").is_not_null(),
+        )
+        .join(
+            tables.packets.lazy().select("eth_dst", "direction").with_row_index("row"), on="row"
+        )
+        .filter(to_host)
+        .select("sender_hi", "sender_lo")
+        .collect()
+    )
 
 
 def frames_to(case: Case, vip: tuple[int, int], asker_mac: int, macs: list[int]) -> pl.DataFrame:
     """Return the frames for a VIP by whose MAC they went to.
 
-    Columns: mac, frames, vantage, row (the first), connections (list of those they belong to).
+    Columns: mac, frames (each once, however often it was captured), vantage, row (the first),
+    connections (list of those they belong to).
     """
     legs = case.connections.legs.lazy()
     parts = [
@@ -158,7 +183,7 @@ def frames_to(case: Case, vip: tuple[int, int], asker_mac: int, macs: list[int])
         )
         .group_by(pl.col("eth_dst").alias("mac"))
         .agg(
-            pl.len().alias("frames"),
+            pl.coalesce("copy_of", "row").n_unique().alias("frames"),
             pl.col("row").min(),
             pl.col("connection").drop_nulls().unique().sort().alias("connections"),
         )

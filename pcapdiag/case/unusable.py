@@ -60,7 +60,8 @@ def frame(case: Case) -> pl.DataFrame:
     length that the MSS allows the packet's sender; null: not known), src_scope and dst_scope
     (address_scope.scope), on_wire (false: on a loopback interface), tunnel_end (the
     message is to a director about its own tunnel packet), quote_inside (a client is told of a
-    realserver's address that it never heard of).
+    realserver's address that it never heard of), behind_nat (it was seen as a realserver of LVS-NAT
+    sent it: the director will give it the VIP for a source).
     """
     names = case.members.select("connection", "service_name", "realserver_name", "method")
     messages = case.errors.messages.filter(_LOOKED_AT, pl.col("icmp_checksum") != "bad")
@@ -71,6 +72,7 @@ def frame(case: Case) -> pl.DataFrame:
     rows = rows.join(_limits(case), on=["connection", "quoted_sender"], how="left")
     rows = rows.join(_inside(case, rows), on="message", how="left")
     rows = rows.join(_tunnel_ends(case), on=["quoted_dst_hi", "quoted_dst_lo"], how="left")
+    rows = rows.join(_behind_nat(case), on=["sight_src_hi", "sight_src_lo"], how="left")
     return rows.with_columns(
         ptb.IS_PTB.alias("is_ptb"),
         pl.max_horizontal("quoted_ip_len", "captured_len").alias("sent_len"),
@@ -81,6 +83,7 @@ def frame(case: Case) -> pl.DataFrame:
         .fill_null(value=False)
         .alias("tunnel_end"),
         pl.col("quote_inside").fill_null(value=False),
+        pl.col("behind_nat").fill_null(value=False),
     ).sort("first_ns", "message", nulls_last=True)
 
 
@@ -194,17 +197,28 @@ def _inside(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
 
 def _tunnel_ends(case: Case) -> pl.DataFrame:
     """Return the addresses of realservers that a director reaches through a tunnel."""
+    return _realservers(case, "tun", "quoted_dst").with_columns(
+        pl.lit(value=True).alias("tunnel_end")
+    )
+
+
+def _behind_nat(case: Case) -> pl.DataFrame:
+    """Return the addresses of realservers whose packets a director translates."""
+    return _realservers(case, "nat", "sight_src").with_columns(
+        pl.lit(value=True).alias("behind_nat")
+    )
+
+
+def _realservers(case: Case, method: str, side: str) -> pl.DataFrame:
+    """Return the addresses of the realservers of one method, named for a side of a message."""
     rips = {
         rip
         for service in case.topology.services
-        if service.method == "tun"
+        if service.method == method
         for rip in service.realservers
     }
-    return pl.DataFrame(
-        sorted(rips),
-        schema={"quoted_dst_hi": pl.UInt64, "quoted_dst_lo": pl.UInt64},
-        orient="row",
-    ).with_columns(pl.lit(value=True).alias("tunnel_end"))
+    schema = {f"{side}_hi": pl.UInt64, f"{side}_lo": pl.UInt64}
+    return pl.DataFrame(sorted(rips), schema=schema, orient="row")
 
 
 def _progress(case: Case, messages: pl.DataFrame) -> pl.DataFrame:

@@ -244,3 +244,27 @@ def test_many_messages_are_one_finding():
     (finding,) = icmp_error_unusable.check(flood)
     assert finding.count == floods.COUNT
     assert len(finding.evidence) <= 2 * icmp_error_unusable.MAX_CITED
+
+
+def test_a_private_source_that_the_director_has_yet_to_translate(monkeypatch):
+    """A realserver of NAT speaks from its own address; what left the director was not captured."""
+    monkeypatch.setitem(__import__("traces").HOSTS, "rs", "10.0.0.11:8080")
+    told = "".join(
+        f"{0.02 + 0.2 * n:.3f} rs>c icmp 3/13 quote=5 mac=rs>d id={50 + n}\n" for n in range(3)
+    )
+    director = """
+0.000 c>s S seq=0 mss=1460 mac=x>d id=1
+0.0001 c>rs S seq=0 mss=1460 mac=d>rs ttl=63 id=1
+0.001 rs>c SA seq=0 ack=1 mac=rs>d id=7
+0.0011 s>c SA seq=0 ack=1 mac=d>x ttl=63 id=7
+0.0021 c>rs PA seq=1 ack=1 len=100 mac=d>rs ttl=63 id=2
+"""
+    client = """
+0.000 c>s S seq=0 mss=1460 id=1
+0.0012 s>c SA seq=0 ack=1 ttl=60 id=7
+0.0019 c>s PA seq=1 ack=1 len=100 id=2
+0.5 c>s icmp 8/0
+3.0 c>s A seq=101 ack=1
+"""
+    findings, _, _ = judge(director=director + told, client=client)
+    assert findings == []

@@ -115,3 +115,21 @@ def test_without_an_answer_nothing_was_examined():
     findings, clean, missing = judge(director=DR)
     assert (findings, clean) == ([], [])
     assert "arp" in missing[0].capture_command
+
+
+def test_who_answers_does_not_hear_what_others_say():
+    """A realserver's own capture holds its own answer only: that is not clean."""
+    alone = at_router().replace("5.001 d>x arp reply is=s !\n", "")
+    rs1 = "\n".join(line for line in alone.splitlines() if ">x" in line or "x>*" in line)
+    shown = "0.0002 c>s S seq=0 mss=1460 ttl=63 mac=d>rs\n0.001 s>c SA seq=0 ack=1 mac=rs>x\n"
+    findings, clean, missing = judge(director=DR, rs1=shown + rs1)
+    assert (findings, clean) == ([], [])
+    assert "that asks" in missing[0].reason
+
+
+def test_a_frame_that_was_captured_twice_went_astray_once():
+    """The count of frames by MAC does not depend on how often a port was mirrored."""
+    doubled = at_router() + "6.000001 copy 6\n"
+    (once,), _, _ = judge(director=DR, router=at_router())
+    (twice,), _, _ = judge(director=DR, router=doubled)
+    assert once.facts["frames_by_mac"] == twice.facts["frames_by_mac"]
