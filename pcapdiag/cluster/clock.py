@@ -44,6 +44,12 @@ MIN_DRIFT_SPAN_NS: Final = 30_000_000_000
 UNKNOWN_DRIFT: Final = 100e-6
 """What two such clocks may drift apart where too little was shared to show it."""
 
+DRIFT_STEPS: Final = 30
+"""Thirds left out in search of a drift: MAX_DRIFT to a part in 100,000."""
+
+MAX_DRIFT: Final = 2 * UNKNOWN_DRIFT
+"""What two crystals, each as bad as is sold, may drift apart: more is a clock that was set."""
+
 
 @dataclass(frozen=True)
 class Clocks:
@@ -195,6 +201,11 @@ def _fit(bounds: Bounds, name: str) -> _Fit:
         reason = f"{shared}, all in one direction: the offset is bounded from one side only"
         return _Fit(ahead, None, drift, middle, reason)
     if low > high + TIMESTAMP_NOISE_NS:
+        slope = _reconciling(upper, lower, middle)
+        least, most = _interval(upper, lower, middle, slope)
+        if least is not None and most is not None and least <= most + TIMESTAMP_NOISE_NS:
+            low, high, drift, doubt = least, most, round(slope * 1e9), UNKNOWN_DRIFT
+    if low > high + TIMESTAMP_NOISE_NS:
         reason = (
             f"{shared} contradict each other by {(low - high) / 1e6:.3f} ms:"
             f" {steps.sentence(steps.moment(upper, lower, TIMESTAMP_NOISE_NS), name)}"
@@ -225,6 +236,26 @@ def _interval(
         int(level(lower).max()) if lower.shape[1] else None,
         int(level(upper).min()) if upper.shape[1] else None,
     )
+
+
+def _reconciling(upper: NDArray[np.int64], lower: NDArray[np.int64], middle: int) -> float:
+    """Return the drift, MAX_DRIFT at most, at which bounds contradict each other least.
+
+    By how much they do is a convex function of the drift, so that thirds can be left out.
+    """
+
+    def contradiction(slope: float) -> int:
+        low, high = _interval(upper, lower, middle, slope)
+        return 0 if low is None or high is None else low - high
+
+    least, most = -MAX_DRIFT, MAX_DRIFT
+    for _ in range(DRIFT_STEPS):
+        third = (most - least) / 3
+        if contradiction(least + third) <= contradiction(most - third):
+            most -= third
+        else:
+            least += third
+    return (least + most) / 2
 
 
 def _slope(

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 SECOND = 1_000_000_000
+START_NS = 1_700_000_000 * SECOND
 
 
 def busy(net, seconds: int = 0) -> None:
@@ -164,6 +165,26 @@ def test_a_drift_is_found_and_taken_out(cluster, analyse, ppm) -> None:
         common = clocks.common(1, seen) if other == 1 else seen
         if other == 1:
             assert abs(common - 1_700_000_000_000_000_000 - true) < 2_000_000
+
+
+@pytest.mark.parametrize(("ppm", "aligned"), [(150.0, True), (-150.0, True), (400.0, False)])
+def test_what_two_crystals_may_drift_in_a_short_capture_is_no_step(
+    cluster, analyse, ppm, aligned
+) -> None:
+    """In twenty seconds 150 ppm are 3 ms: too little to measure, too much for one offset."""
+    net = cluster(method="nat", rport=8080)
+    net.recorders["rs1"].drift_ppm = ppm
+    busy(net, seconds=20)
+    found = analyse(net.tables("director", "rs1"))
+    clocks, reference = found.clocks, found.clocks.reference
+    assert (clocks.offset_ns[1 - reference] is not None) is aligned
+    if aligned:
+        packets = found.coverage.vantages[1].packets
+        for row in (0, -1):
+            seen = packets.get_column("time_ns").drop_nulls()[row]
+            true = START_NS + round((seen - START_NS) / (1 + ppm / 1e6))
+            drifting = clocks.common(1, seen) - clocks.common(0, true)
+            assert abs(drifting) <= clocks.error_ns[1 - reference]
 
 
 def test_a_steady_clock_has_no_drift(cluster, analyse) -> None:
