@@ -151,9 +151,7 @@ def _heard_by_asker(case: Case, index: int) -> pl.DataFrame:
             ~pl.col("gratuitous"),
             pl.col("sender_lo").is_not_null(),
         )
-        .join(
-            tables.packets.lazy().select("eth_dst", "direction").with_row_index("row"), on="row"
-        )
+        .join(tables.packets.lazy().select("eth_dst", "direction").with_row_index("row"), on="row")
         .filter(to_host)
         .select("sender_hi", "sender_lo")
         .collect()
