@@ -47,6 +47,7 @@ from pcapdiag.rule import (
     Filters,
     Finding,
     Needs,
+    NotExamined,
     Outcome,
     Scope,
     Severity,
@@ -87,7 +88,13 @@ def check(case: Case) -> Iterator[Outcome]:
         for vantage in case.vantages
         if vantage.packets.height
     )
-    if packets:
+    if packets and not case.holds_more_than_icmp:
+        yield NotExamined(
+            reason="the captures hold nothing but ICMP: what goes round may be anything else",
+            needs=("the packets themselves: no capture filter that keeps ICMP only",),
+            capture_command=case.capture_command(role="director"),
+        )
+    elif packets:
         yield Clean(examined=Examined(packets=packets), note="no packet was seen with five TTLs")
 
 

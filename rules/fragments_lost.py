@@ -83,6 +83,12 @@ CAUSES = {
     "reassembly-timeout": "the receiver says itself that it waited for fragments in vain",
 }
 
+LAST_STATION = 4
+"""Rank of the receiver, see case.fragment_sights."""
+
+_RECEIVERS = {"client": "realserver", "realserver": "client"}
+"""Where a sender's datagrams go."""
+
 _DATAGRAM = ["connection", "sender", "ip_id", "episode"]
 
 
@@ -123,7 +129,23 @@ def check(case: Case) -> Iterator[Outcome]:
         if (service, sender) not in found and timeouts.height >= MIN_DATAGRAMS:
             found.add((service, sender))
             yield _finding(case, None, timeouts, examined=timeouts.height)
-    yield from _rest(case, seen, found, unproven)
+    yield from _rest(case, seen, lost, found, unproven)
+
+
+def _open_question(seen: pl.DataFrame, lost: pl.DataFrame, sender: str) -> str | None:
+    """Return why nobody knows whether datagrams arrive whole; None: as far as can be, they do."""
+    if lost.height and lost.height >= LEAST_SHARE * _count(seen):
+        return (
+            f"{lost.height} of {_count(seen)} fragmented datagrams lack a part somewhere: too few "
+            "to tell a fault from ordinary loss"
+        )
+    if seen.filter(pl.col("rank") == LAST_STATION).is_empty():
+        last = seen.sort("rank", "station")["station"][-1]
+        return (
+            f"fragmented datagrams are whole as far as {last}, and no capture shows whether they "
+            f"arrive at the {_RECEIVERS[sender]}"
+        )
+    return None
 
 
 def _lost(seen: pl.DataFrame) -> pl.DataFrame:
@@ -330,6 +352,7 @@ def _remedies(case: Case, code: str, first: dict[str, Any]) -> tuple[Remedy, ...
 def _rest(
     case: Case,
     seen: pl.DataFrame,
+    lost: pl.DataFrame,
     found: set[tuple[str | None, str]],
     unproven: list[str],
 ) -> Iterator[Outcome]:
@@ -355,6 +378,13 @@ def _rest(
                 "port keeps those out, wherever they went",
                 needs=("captures without a port in the filter",),
                 capture_command=command,
+            )
+        elif reason := _open_question(_of(seen, key), _of(lost, key), key[1]):
+            yield NotExamined(
+                scope=scope,
+                reason=reason,
+                needs=(f"a capture on the {_RECEIVERS[key[1]]}, while large datagrams are sent",),
+                capture_command=case.capture_command(role=_RECEIVERS[key[1]]),
             )
         elif not unproven:
             yield Clean(

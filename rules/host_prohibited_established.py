@@ -349,6 +349,7 @@ def _rest(case: Case, every: pl.DataFrame, hit: pl.DataFrame) -> Iterator[Outcom
             continue
         about = every.filter(pl.col("service_name") == service)
         unclear = about.filter(pl.col("established"), pl.col("quoted_syn").is_null()).height
+        unclear += case.cut_prohibitions
         if unclear:
             yield NotExamined(
                 scope=Scope(service=service),

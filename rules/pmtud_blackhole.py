@@ -166,8 +166,9 @@ def _proven(case: Case) -> pl.DataFrame:
 
 def _cause_code(case: Case) -> pl.Expr:
     """Return the code: who was told, and how far the message came."""
+    outside = set(case.connections.legs.filter(pl.col("kind") == "front")["vantage"].unique())
     at_director = any(
-        visible and case.role(index) == "director"
+        visible and case.role(index) == "director" and index in outside
         for index, visible in enumerate(case.icmp_visible)
     )
     upload = pl.col("direction") == "to-realserver"

@@ -108,9 +108,11 @@ TITLES = {
 )
 def check(case: Case) -> Iterator[Outcome]:
     """Judge requests in vain per service, realserver and fate; then quiesced realservers."""
-    suspects = case.vanished.filter(
+    vain = case.vanished.filter(
         pl.col("opening") | (pl.col("tail_ip_len") <= SMALL_BYTES),
         (pl.col("last_ns") - pl.col("first_ns") >= SILENT_NS) | pl.col("error_row").is_not_null(),
+    )
+    suspects = vain.filter(
         pl.col("realserver_text").is_not_null() | pl.col("error_row").is_not_null(),
     )
     found: set[str | None] = set()
@@ -122,7 +124,14 @@ def check(case: Case) -> Iterator[Outcome]:
     for finding in _reused(case):
         found.add(finding.scope.service)
         yield finding
-    yield from _rest(case, found)
+    # What reached a realserver and was not answered there is realserver-ignores-vip's question.
+    unclear = (
+        vain.filter(pl.col("reached") == 0)
+        .group_by("service_name")
+        .len()
+        .filter(pl.col("len") >= ENOUGH_CONNECTIONS)
+    )
+    yield from _rest(case, found, dict(unclear.iter_rows()))
 
 
 def _judge(case: Case, rows: pl.DataFrame) -> Finding | None:
@@ -357,13 +366,21 @@ def _reused_finding(case: Case, row: dict[str, Any], reused: pl.DataFrame, other
     )
 
 
-def _rest(case: Case, found: set[str | None]) -> Iterator[Outcome]:
+def _rest(case: Case, found: set[str | None], unclear: dict[str, int]) -> Iterator[Outcome]:
     """Say what was looked at of the other services."""
     seen = case.connections_at("director", "client", "router")
     for service, method in case.service_methods.items():
         if service in found or not case.connection_count(service):
             continue
-        if method and seen.get(service):
+        if unclear.get(service):
+            yield NotExamined(
+                scope=Scope(service=service),
+                reason=f"{_many(unclear[service], 'connection')} got no answer any more, and these "
+                "captures do not tell what became of the requests",
+                needs=("captures on the director, with ARP, and on each realserver",),
+                capture_command=case.capture_command(role="director", method=method),
+            )
+        elif method and seen.get(service):
             yield Clean(scope=Scope(service=service), examined=Examined(connections=seen[service]))
         else:
             yield NotExamined(

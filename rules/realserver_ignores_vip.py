@@ -102,7 +102,7 @@ def check(case: Case) -> Iterator[Outcome]:
     for finding in _without_device(case):
         found.add(finding.scope.service)
         yield finding
-    yield from _rest(case, found)
+    yield from _rest(case, found, _unclear(case))
 
 
 def _judge(case: Case, rows: pl.DataFrame) -> Finding | None:
@@ -282,7 +282,21 @@ def _of_connection(case: Case, row: dict[str, Any]) -> Iterator[Evidence]:
         yield from case.evidence("related", row["vantage"], [row["first_row"]], note)
 
 
-def _rest(case: Case, found: set[str | None]) -> Iterator[Outcome]:
+def _unclear(case: Case) -> dict[str, int]:
+    """Return per service how many requests in vain may have reached a realserver unseen."""
+    captured = [case.vantages[vantage.index].name for vantage in case.vantages_of("realserver")]
+    vain = case.vanished.filter(
+        pl.col("opening"),
+        pl.col("last_ns") - pl.col("first_ns") >= SILENT_NS,
+        (pl.col("reached") > 0)
+        | (pl.col("fate").is_in(["sent", "unknown"]))
+        & ~pl.col("realserver_name").is_in(captured).fill_null(value=False),
+    )
+    counted = vain.group_by("service_name").len().filter(pl.col("len") >= ENOUGH_CONNECTIONS)
+    return dict(counted.iter_rows())
+
+
+def _rest(case: Case, found: set[str | None], unclear: dict[str, int]) -> Iterator[Outcome]:
     """Say what was looked at of the other DR and TUN services."""
     seen = case.connections_at("realserver")
     deaf = [
@@ -293,7 +307,23 @@ def _rest(case: Case, found: set[str | None]) -> Iterator[Outcome]:
     for service, method in case.service_methods.items():
         if service in found or method not in ("dr", "tun") or not case.connection_count(service):
             continue
-        if seen.get(service) and not deaf:
+        if method == "tun" and case.cut_tunnel_refusals:
+            yield NotExamined(
+                scope=Scope(service=service),
+                reason=f"{case.cut_tunnel_refusals} errors come from where tunnels end, and the "
+                "captures cut off what they are about",
+                needs=("whole packets (snaplen 0)",),
+                capture_command=case.capture_command(role="realserver", method=method),
+            )
+        elif unclear.get(service) and not deaf:
+            yield NotExamined(
+                scope=Scope(service=service),
+                reason=f"{unclear[service]} requests were repeated in vain, and whether they reach "
+                "a realserver that could answer no capture tells",
+                needs=("a capture on each realserver, of both directions",),
+                capture_command=case.capture_command(role="realserver", method=method),
+            )
+        elif seen.get(service) and not deaf:
             yield Clean(scope=Scope(service=service), examined=Examined(connections=seen[service]))
         else:
             yield NotExamined(

@@ -130,6 +130,13 @@ def _agreed(told: pl.DataFrame) -> pl.DataFrame:
 
 def _none(case: Case) -> Outcome:
     others = case.errors.messages.filter(pl.col("ip_version") == 4).height
+    if case.strange_quenches:
+        return NotExamined(
+            reason=f"{case.strange_quenches} source quench messages are about packets of which no "
+            "capture shows the connection",
+            needs=("the packets as well as the messages: no capture filter that keeps ICMP only",),
+            capture_command=case.capture_command(role="director"),
+        )
     if others:
         return Clean(examined=Examined(icmp_errors=others), note="no ICMP error is a source quench")
     return NotExamined(

@@ -79,6 +79,10 @@ LEAST_SHARE = 0.05
 bad in twenty repeats already halves a transfer, and wires that break one in a thousand make no
 burst."""
 
+MOST_CUT = 0.5
+"""Share of the packets with data, or that open a connection, of which a capture may lack the end
+before "every checksum is right" says nothing of what travels."""
+
 MAX_CITED = 20
 """Packets cited in a finding; the full count stands beside them."""
 
@@ -129,7 +133,15 @@ def check(case: Case) -> Iterator[Outcome]:
             reason=f"{reason}, and checksums are verified from the frames themselves",
             needs=("the capture as a file",),
         )
-    if not found and total:
+    cut, carrying = case.sums_cut
+    if not found and cut > MOST_CUT * carrying:
+        yield NotExamined(
+            reason=f"{cut} of {carrying} TCP and UDP packets that carry something were not "
+            "captured whole, so that their checksums cannot be verified",
+            needs=("whole packets (snaplen 0)",),
+            capture_command=case.capture_command(role="realserver"),
+        )
+    elif not found and total:
         yield Clean(
             examined=Examined(packets=total),
             note="too few bad checksums for a burst" if bad.height else "every checksum is right",

@@ -55,6 +55,22 @@ def causes(entry: dict[str, Any]) -> set[str]:
     return {named} if isinstance(named, str) else set(named)
 
 
+def direction(entry: dict[str, Any]) -> str | None:
+    """Return the direction that an entry is about: to-client, to-realserver, or None."""
+    said = entry.get("direction") or entry.get("facts", {}).get("direction")
+    return said if said in {"to-client", "to-realserver"} else None
+
+
+def services(truth: dict[str, Any], entry: dict[str, Any]) -> set[str]:
+    """Return the services of the connections of an entry, all where it names none, as scopes do."""
+    wanted = set(entry.get("flows") or [flow["id"] for flow in truth["flows"]])
+    return {
+        f"{flow.get('proto', 'tcp')} {_endpoint(*flow['vip'])}"
+        for flow in truth["flows"]
+        if flow["id"] in wanted
+    }
+
+
 def demands(truth: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what must be reported, as far as there is a rule for it."""
     return [entry for entry in truth["must_report"] if rule(entry) in registry.rules()]

@@ -323,6 +323,23 @@ class Case:
         return price.of(self, errors)
 
     @cached_property
+    def holds_more_than_icmp(self) -> bool:
+        """Whether any capture holds packets of another protocol above IP than ICMP."""
+        icmp = [int(IpProto.ICMP), int(IpProto.ICMPV6)]
+        return any(
+            vantage.packets.lazy()
+            .select((pl.col("ip_proto").is_not_null() & ~pl.col("ip_proto").is_in(icmp)).any())
+            .collect()
+            .item()
+            for vantage in self.vantages
+        )
+
+    @cached_property
+    def strange_quenches(self) -> int:
+        """Return how many source quenches are about no connection that a capture shows."""
+        return quench.strange(self)
+
+    @cached_property
     def quenches(self) -> pl.DataFrame:
         """Return source quench messages and what they did: see quench.frame."""
         return quench.frame(self)
@@ -368,6 +385,11 @@ class Case:
         return tuple(reason for item in self.verified_sums for reason in item.unread)
 
     @cached_property
+    def sums_cut(self) -> tuple[int, int]:
+        """Return how many TCP and UDP packets are cut, and of how many: see transport_sums.cut."""
+        return transport_sums.cut(self)
+
+    @cached_property
     def bad_sums(self) -> pl.DataFrame:
         """Return TCP and UDP packets that arrive with bad checksums: see transport_sums.frame."""
         return transport_sums.frame(self)
@@ -384,6 +406,16 @@ class Case:
     def prohibitions(self) -> pl.DataFrame:
         """Return "administratively prohibited" about TCP packets: see prohibitions.frame."""
         return prohibitions.frame(self)
+
+    @cached_property
+    def cut_tunnel_refusals(self) -> int:
+        """Return how many errors refuse a tunnel and are cut: see unreachables.tunnels_cut."""
+        return unreachables.tunnels_cut(self)
+
+    @cached_property
+    def cut_prohibitions(self) -> int:
+        """Return how many of them say no more, as captured, about whom: see prohibitions.cut."""
+        return prohibitions.cut(self)
 
     def replayed(self, messages: pl.DataFrame) -> tuple[refusals.Replayed, ...]:
         """Return some connections of `prohibitions` as their host's conntrack saw them."""

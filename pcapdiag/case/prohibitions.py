@@ -65,6 +65,17 @@ def frame(case: Case) -> pl.DataFrame:
     )
 
 
+def cut(case: Case) -> int:
+    """Return how many prohibitions end, as captured, before the numbers of what they quote."""
+    return case.errors.messages.filter(
+        IS_PROHIBITED,
+        pl.col("connection").is_null(),
+        pl.col("icmp_checksum") == "unverifiable",
+        pl.col("quoted_tcp_seq").is_null(),
+        pl.col("quoted_proto").is_null() | (pl.col("quoted_proto") == int(IpProto.TCP)),
+    ).height
+
+
 def _connections(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
     """Return per connection what its flows say of its life, over all vantages."""
     parts = [

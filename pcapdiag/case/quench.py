@@ -50,6 +50,13 @@ def frame(case: Case) -> pl.DataFrame:
     )
 
 
+def strange(case: Case) -> int:
+    """Return how many source quenches are about no connection that a capture shows."""
+    return case.errors.messages.filter(
+        IS_QUENCH, pl.col("icmp_checksum") != "bad", pl.col("connection").is_null()
+    ).height
+
+
 def _pace(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
     """Return before and after per connection and quoted_sender, where most was captured."""
     first = messages.group_by("connection", "quoted_sender").agg(

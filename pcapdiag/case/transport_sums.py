@@ -68,6 +68,23 @@ def verified(vantage: VantageTables) -> Verified:
     return Verified(sums.sort("row", "layer"), tuple(dict.fromkeys(unread)))
 
 
+def cut(case: Case) -> tuple[int, int]:
+    """Return how many TCP and UDP packets that carry something are cut, and how many there are."""
+    carries = (pl.col("payload_len") > 0) | (pl.col("tcp_flags") & int(TcpFlag.SYN) != 0)
+    parts = [
+        vantage.packets.lazy()
+        .filter(
+            pl.col("ip_proto").is_in([int(IpProto.TCP), int(IpProto.UDP)]),
+            carries.fill_null(value=False),
+            pl.col("copy_of").is_null(),
+        )
+        .select((pl.col("caplen") < pl.col("wire_len")).sum().alias("cut"), pl.len())
+        for vantage in case.vantages
+    ]
+    cuts, carrying = pl.concat(pl.collect_all(parts)).sum().row(0)
+    return int(cuts), int(carrying)
+
+
 def frame(case: Case) -> pl.DataFrame:
     """Return one row per bad checksum at a place where the packet arrived.
 

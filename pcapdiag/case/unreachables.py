@@ -89,6 +89,26 @@ def frame(case: Case) -> pl.DataFrame:
     )
 
 
+def tunnels_cut(case: Case) -> int:
+    """Return how many errors the ends of tunnels sent that do not say, as captured, about whom."""
+    ends = {
+        rip
+        for service in case.topology.services
+        if service.method == "tun"
+        for rip in service.realservers
+    }
+    schema = {"src_hi": pl.UInt64, "src_lo": pl.UInt64}
+    return (
+        case.errors.messages.filter(
+            SAYS == "port",
+            pl.col("connection").is_null(),
+            pl.col("icmp_checksum") == "unverifiable",
+        )
+        .join(pl.DataFrame(sorted(ends), schema=schema, orient="row"), on=list(schema), how="semi")
+        .height
+    )
+
+
 def _corrected(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
     """Name the director where it says that a realserver's host is unreachable.
 

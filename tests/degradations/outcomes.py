@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from verdicts import Analysis
 
+    from pcapdiag.result import Clean
+
 CONFIDENCES = ("low", "medium", "high")
 
 UNSPOILED = "none"
@@ -62,12 +64,26 @@ def judge(truth: dict[str, Any], analysis: Analysis, *, spoiled: bool) -> Outcom
                 found[rule] = max(words, key=CONFIDENCES.index)
     clean = {item.rule for item in result.clean} - truths.ALWAYS_ALLOWED
     silent = demanded - set(found)
+    denied = silent & {item.rule for item in result.clean if _denies(truth, item)}
     return Outcome(
         found=found,
-        missed=frozenset(silent - clean),
-        denied=frozenset(silent & clean),
+        missed=frozenset(silent - denied),
+        denied=frozenset(denied),
         clean=frozenset(clean - demanded - set(found)),
         wrong=tuple(verdicts.wrong(truth, analysis, spoiled=spoiled)),
+    )
+
+
+def _denies(truth: dict[str, Any], clean: Clean) -> bool:
+    """Whether a clean verdict is about a service and direction where its rule must find something.
+
+    Of another service or direction it may be right.
+    """
+    return any(
+        (clean.scope.direction is None or truths.direction(entry) in {None, clean.scope.direction})
+        and (clean.scope.service is None or clean.scope.service in truths.services(truth, entry))
+        for entry in truths.demands(truth)
+        if truths.rule(entry) == clean.rule
     )
 
 

@@ -7,6 +7,9 @@ from dataclasses import replace
 import outcomes
 import pytest
 from outcomes import Outcome
+from verdicts import Analysis
+
+from pcapdiag.result import Clean, Examined, Result, Scope
 
 BASE = Outcome(
     found={"pmtud-blackhole": "high", "icmp-spoofed": "low"},
@@ -18,6 +21,35 @@ LESS = Outcome(
     denied=frozenset({"vip-arp-conflict"}),
     clean=frozenset({"redirect-to-router"}),
 )
+
+
+TRUTH = {
+    "flows": [
+        {"id": 0, "proto": "tcp", "client": ["198.51.100.1", 1], "vip": ["203.0.113.10", 80]},
+        {"id": 1, "proto": "tcp", "client": ["198.51.100.1", 2], "vip": ["203.0.113.10", 443]},
+    ],
+    "must_report": [
+        {"id": "pmtud-blackhole", "flows": [0], "facts": {"direction": "to-client"}},
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("scope", "denies"),
+    [
+        (Scope(), True),
+        (Scope(service="tcp 203.0.113.10:80"), True),
+        (Scope(service="tcp 203.0.113.10:80", direction="to-client"), True),
+        (Scope(service="tcp 203.0.113.10:80", direction="to-realserver"), False),
+        (Scope(service="tcp 203.0.113.10:443", direction="to-client"), False),
+    ],
+)
+def test_clean_denies_where_it_speaks_of_what_must_be_found(scope, denies):
+    """Of another service or direction it may be true; the finding is missing all the same."""
+    clean = Clean(rule="pmtud-blackhole", scope=scope, examined=Examined(packets=1))
+    said = outcomes.judge(TRUTH, Analysis(Result(clean=(clean,)), (), {}), spoiled=True)
+    assert bool(said.denied) is denies
+    assert bool(said.missed) is not denies
 
 
 def test_outcomes_come_back_as_they_were_stored(tmp_path):

@@ -152,7 +152,7 @@ def _fault(
         return f"cause {finding.cause.code}, nothing of it is so"
     if not _is_right_cause(entries, finding.cause.code, spoiled=spoiled):
         return f"cause {finding.cause.code}"
-    directions = {entry.get("direction") for entry in entries} & {"to-client", "to-realserver"}
+    directions = {truths.direction(entry) for entry in entries} - {None}
     if directions and finding.scope.direction not in {*directions, None}:
         return f"direction {finding.scope.direction}"
     if all(entry.get("hosts") for entry in entries):

@@ -23,7 +23,7 @@ def fragments_lost_request_dr(lab: Lab) -> None:
     """LVS-DR that balances UDP; the router lets first fragments of requests in, no others."""
     lab.cluster("dr", "public", port=5300, udp=True)
     lab.fault("router", "iptables -A FORWARD -i eth1 -f -j DROP")
-    _lost(lab, "router-eth1.pcap", quiet_s=REASSEMBLY_S + 3)
+    _lost(lab, "router-eth1.pcap", "to-realserver", quiet_s=REASSEMBLY_S + 3)
     lab.look("director.pcap", WAITED_IN_VAIN, "the director waited for the rest")
 
 
@@ -32,7 +32,7 @@ def fragments_lost_reply_nat(lab: Lab) -> None:
     """LVS-NAT that balances UDP; the router lets first fragments of replies out, no others."""
     lab.cluster("nat", "carrier", port=5300, udp=True)
     lab.fault("router", "iptables -A FORWARD -i eth0 -f -j DROP")
-    _lost(lab, "router-eth0.pcap")
+    _lost(lab, "router-eth0.pcap", "to-client")
 
 
 @scenario
@@ -40,10 +40,10 @@ def fragments_lost_reply_dr(lab: Lab) -> None:
     """LVS-DR that balances UDP; the router lets first fragments of replies out, no others."""
     lab.cluster("dr", "office", port=5300, udp=True)
     lab.fault("router", "iptables -A FORWARD -i eth0 -f -j DROP")
-    _lost(lab, "router-eth0.pcap")
+    _lost(lab, "router-eth0.pcap", "to-client")
 
 
-def _lost(lab: Lab, file: str, *, quiet_s: float = 2.0) -> None:
+def _lost(lab: Lab, file: str, direction: str, *, quiet_s: float = 2.0) -> None:
     lab.ask("small", 120, count=14, every=0.7)
     lost = lab.ask("fragmented", 3500, count=6, start=2, every=0.9, patience=4)
     nat = lab.made.method == "nat"
@@ -56,5 +56,12 @@ def _lost(lab: Lab, file: str, *, quiet_s: float = 2.0) -> None:
     if quiet_s > REASSEMBLY_S:
         causes.append("reassembly-timeout")
         cited["director.pcap"] = WAITED_IN_VAIN
-    lab.must("fragments-lost", *causes, flows=lost, may_causes=LESS, cited=cited)
+    lab.must(
+        "fragments-lost",
+        *causes,
+        flows=lost,
+        may_causes=LESS,
+        cited=cited,
+        direction=direction,
+    )
     lab.look(file, f"({FIRST}) or ({LATER})", "all fragments still there")
