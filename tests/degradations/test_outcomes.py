@@ -24,6 +24,7 @@ LESS = Outcome(
 
 
 TRUTH = {
+    "hosts": {},
     "flows": [
         {"id": 0, "proto": "tcp", "client": ["198.51.100.1", 1], "vip": ["203.0.113.10", 80]},
         {"id": 1, "proto": "tcp", "client": ["198.51.100.1", 2], "vip": ["203.0.113.10", 443]},

@@ -6,7 +6,7 @@ import pytest
 from pcapdiag.rules import forwarding_loop
 from stories import case, cited
 
-from pcapdiag.result import Clean, Finding
+from pcapdiag.result import Clean, Finding, NotExamined
 
 OTHER = """
 0.000 c2>s S seq=0 mss=1460 mac=x>d
@@ -91,3 +91,9 @@ def test_what_is_captured_twice_goes_round_no_more_often():
     (single,), _ = judge(director=looping(20))
     assert finding.facts["most_sights"] == single.facts["most_sights"] == 20
     assert finding.hosts == single.hosts
+
+
+def test_a_capture_of_nothing_but_icmp_shows_no_loop():
+    """What goes round is another packet."""
+    outcomes = list(forwarding_loop.check(case(director="0.0 c>s icmp 8/0 mac=x>d\n")))
+    assert [type(item) for item in outcomes] == [NotExamined]

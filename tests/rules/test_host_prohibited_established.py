@@ -271,3 +271,11 @@ def test_a_message_that_only_the_client_shows_is_the_same_hosts():
     findings, _, _ = judge(rs1=AT_REALSERVER.format(code="3/10"), client=at_client)
     assert [item.facts["emitter"] for item in findings] == ["realserver"]
     assert findings[0].facts["messages"] == 3
+
+
+def test_prohibitions_whose_connection_was_cut_off_are_not_examined():
+    """Over IPv6 a snaplen of 96 leaves not even the ports of what is quoted."""
+    cut = AT_REALSERVER.format(code="3/10").replace("quote=7", "quote=7 qlen=20 sum=cut")
+    findings, clean, missing = judge(rs1=cut.replace("quote=9", "quote=9 qlen=20 sum=cut"))
+    assert findings == clean == []
+    assert "too little to tell" in missing[0].reason

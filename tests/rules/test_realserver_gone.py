@@ -250,3 +250,11 @@ def test_without_a_capture_of_requests_nothing_was_examined():
     findings, clean, missing = judge(rs1=text)
     assert (findings, clean) == ([], [])
     assert "director" in missing[0].needs[0]
+
+
+def test_requests_in_vain_that_nothing_explains_are_not_clean():
+    """It is heard of, so that it is not gone; whether it got the requests nobody knows."""
+    story = silent().line("21.0 rs2>d arp reply is=rs2")
+    findings, clean, missing = judge(director=story.text)
+    assert (findings, clean) == ([], [])
+    assert "what became of the requests" in missing[0].reason

@@ -199,3 +199,25 @@ def test_many_suspects_are_one_finding():
     )
     assert finding.flow_count == floods.COUNT
     assert len(finding.flows) <= MAX_FLOWS
+
+
+def test_requests_for_a_realserver_without_a_capture_are_not_clean():
+    """Another realserver's capture shows that it answers; of rs2 nobody knows."""
+    rs1 = """
+0.0002 c:40001>s S seq=0 mss=1460 ttl=63 id=1 mac=d>rs
+0.0010 s>c:40001 SA seq=0 ack=1 mac=rs>x
+0.0102 c:40001>s A seq=1 ack=1 ttl=63 id=2 mac=d>rs
+0.0202 c:40001>s PA seq=1 ack=1 len=80 ttl=63 id=3 mac=d>rs
+"""
+    findings, clean, missing = judge(director=at_director(), rs1=rs1)
+    assert (findings, clean) == ([], [])
+    assert "2 requests were repeated in vain" in missing[0].reason
+
+
+def test_a_tunnel_s_refusal_that_is_cut_short_is_not_clean():
+    """It comes from where the tunnel ends; about which connection stood in what is missing."""
+    texts = [at_director(tunnel="ipip:d>").replace("20.0", "30.0")]
+    cut = "11.0 rs2>d icmp 3/3 quote=8 qlen=20 sum=cut mac=rs2>d"
+    findings, clean, missing = judge(director="\n".join([*texts, cut]), rs1=at_realserver(to="rs"))
+    assert (findings, clean) == ([], [])
+    assert any("where tunnels end" in item.reason for item in missing)

@@ -126,3 +126,11 @@ def test_half_a_million_messages_are_one_finding():
     (finding,) = source_quench.check(flood)
     assert finding.count == floods.COUNT
     assert len(finding.evidence) == source_quench.MAX_CITED
+
+
+def test_messages_about_connections_that_no_capture_shows_are_not_clean():
+    """A capture of nothing but ICMP holds source quench, and not whom it slowed down."""
+    unseen = SERVED.replace("\n", " unseen\n").replace(" unseen", "", 1)
+    findings, clean, missing = judge(rs1=unseen + QUENCH.format(line=4))
+    assert (findings, clean) == ([], [])
+    assert "1 source quench messages" in missing[0].reason

@@ -240,3 +240,14 @@ def test_many_bad_sums_are_one_finding():
     (finding,) = transport_checksum_burst.check(flood)
     assert finding.count > 0.8 * floods.COUNT
     assert len(finding.evidence) == transport_checksum_burst.MAX_CITED
+
+
+def test_small_packets_that_are_right_say_nothing_of_those_that_are_cut(tmp_path):
+    """A snaplen keeps acknowledgements whole, and none of the packets that carry something."""
+    case = load(written(tmp_path, "rs1", HEALTHY))
+    (table,) = case.vantages
+    carries = (pl.col("payload_len") > 0) | (pl.col("tcp_flags") & 2 != 0)
+    cut = table.packets.with_columns(pl.col("wire_len") + carries.cast(pl.UInt32))
+    findings, clean, missing = judge(Case((replace(table, packets=cut),)))
+    assert (findings, clean) == ([], [])
+    assert "were not captured whole" in missing[0].reason
