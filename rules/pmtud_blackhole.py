@@ -75,6 +75,10 @@ from pcapdiag.rule import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MOSTLY_BAD = 0.5
+"""Share of the messages whose checksum is known to be broken where none came through in order: a
+capture lacks a sight of some, and those look as if they had vanished."""
+
 EXEMPLARS = 3
 """Connections cited frame by frame in a finding: enough to see that they are alike."""
 
@@ -177,6 +181,11 @@ def _cause_code(case: Case) -> pl.Expr:
         .then(pl.lit("tunnel-overhead"))
         .otherwise(pl.lit("no-icmp-generated" if any(case.icmp_visible) else "icmp-not-captured"))
     )
+    # What a director got about nobody known may be what was seen before it: rewritten, or cut.
+    at_director &= not case.strange_too_big
+    spoilt = (pl.col("ptb_bad") >= MOSTLY_BAD * pl.col("ptb_messages")) & (
+        pl.col("ptb_sound_onward") == 0
+    )
     arrived, missed = pl.col("ptb_at_director") > 0, pl.col("ptb_missed") > 0
     ignored = (
         pl.when(pl.col("ptb_unverified") + pl.col("ptb_bad") == pl.col("ptb_messages"))
@@ -187,7 +196,7 @@ def _cause_code(case: Case) -> pl.Expr:
         pl.when(pl.col("ptb_messages") == 0)
         .then(untold)
         .when(
-            (pl.col("ptb_bad") == pl.col("ptb_messages"))
+            spoilt
             | ((pl.col("ptb_reached") > 0) & (pl.col("ptb_reached_bad") == pl.col("ptb_reached")))
         )
         .then(pl.lit("icmp-corrupt"))

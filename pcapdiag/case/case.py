@@ -262,6 +262,11 @@ class Case:
         return ptb.frame(self)
 
     @cached_property
+    def strange_too_big(self) -> int:
+        """Return how many of them a director got about nobody that is known: see ptb.strangers."""
+        return ptb.strangers(self)
+
+    @cached_property
     def arrived_errors(self) -> pl.DataFrame:
         """Return the errors that reached a director, with what it did: see members.arrived."""
         return members.arrived(self)

@@ -84,7 +84,8 @@ def fates(case: Case) -> pl.DataFrame:
     and how many were ptb_bad or ptb_unverified (checksum), ptb_unusable (an MTU of 0, below the
     protocol's least, or not below the quoted length), ptb_swallowed, ptb_misdelivered (wrong
     realserver or wrong translation), ptb_forwarded, ptb_at_director, ptb_reached and ptb_missed (at
-    the sender's own capture), ptb_reached_bad (of those that reached it, their checksum bad).
+    the sender's own capture), ptb_reached_bad (of those that reached it, their checksum bad),
+    ptb_sound_onward (not bad, and seen at a director or at the sender's).
     """
     least = pl.when(pl.col("ip_version") == 4).then(IPV4_MIN_MTU).otherwise(IPV6_MIN_MTU)
     unusable = (pl.col("next_hop_mtu") < least) | (
@@ -103,11 +104,33 @@ def fates(case: Case) -> pl.DataFrame:
         verdict.is_in(["wrong-realserver", "wrong-translation"]).sum().alias("ptb_misdelivered"),
         (verdict == "forwarded").sum().alias("ptb_forwarded"),
         pl.col("at_director").sum().alias("ptb_at_director"),
+        (
+            (pl.col("icmp_checksum") != "bad")
+            & (pl.col("at_director") | pl.col("reached_sender").fill_null(value=False))
+        )
+        .sum()
+        .alias("ptb_sound_onward"),
         (pl.col("reached_sender") == True).sum().alias("ptb_reached"),  # noqa: E712 - null is neither
         ((pl.col("reached_sender") == True) & (pl.col("icmp_checksum") == "bad"))  # noqa: E712
         .sum()
         .alias("ptb_reached_bad"),
         (pl.col("reached_sender") == False).sum().alias("ptb_missed"),  # noqa: E712 - likewise
+    )
+
+
+def strangers(case: Case) -> int:
+    """Return how many messages came to a director about packets of which no connection is known.
+
+    One of them may be any message that was seen before the director, its quote rewritten on the
+    way, or cut off by the capture.
+    """
+    directors = [vantage.index for vantage in case.vantages_of("director")]
+    about_nobody = case.errors.messages.filter(IS_PTB & pl.col("connection").is_null())
+    return (
+        case.errors.sightings.filter(pl.col("vantage").is_in(directors))
+        .join(about_nobody.select("message"), on="message", how="semi")
+        .get_column("message")
+        .n_unique()
     )
 
 
