@@ -72,11 +72,17 @@ def explain(
         return Explanation("rewrite-without-checksum", text)
     if bit is not None:
         return Explanation("bit-error", flipped)
-    if len(distinct) > 1:
+    if len(distinct) > 1 and all(_bit({item}) is not None for item in distinct):
         return Explanation(
             "corruption",
-            f"unexplained: {len(distinct)} different residuals in {len(residuals)} messages, "
-            "as from corruption or truncation, not from one fixed rewrite",
+            f"one bit in each message is flipped, in {len(distinct)} ways in {len(residuals)} "
+            "messages: failing memory or a bad link",
+        )
+    if len(distinct) > 1:
+        return Explanation(
+            "unexplained",
+            f"unexplained: {len(distinct)} different residuals in {len(residuals)} messages: "
+            "corruption, truncation, or a field that is set to one value whatever it was",
         )
     return Explanation(
         "fixed-rewrite-unexplained",
@@ -86,6 +92,6 @@ def explain(
 
 def _bit(distinct: set[int]) -> int | None:
     """Return the one bit whose setting and clearing leaves all of these residuals."""
-    bits = {min(residual, MODULUS - residual) for residual in distinct}
+    bits = {item if item.bit_count() == 1 else MODULUS - item for item in distinct}
     bit = bits.pop()
     return bit if not bits and bit.bit_count() == 1 else None

@@ -24,7 +24,7 @@ NOW_NS = 1_800_000_000 * 10**9
 
 OPEN_CAUSES = {
     *("icmp-not-captured", "icmp-lost-on-the-way", "icmp-not-heeded"),
-    *("emitter-unknown", "entry-unknown", "redirect-sent"),
+    *("emitter-unknown", "entry-unknown", "redirect-sent", "unexplained"),
 }
 """Causes that say no more than that these captures do not show it: right wherever some is lost."""
 

@@ -42,7 +42,7 @@ def test_a_known_port_rewrite_is_named():
 def test_a_rewrite_that_fits_some_messages_explains_nothing():
     """Two residuals are never explained by one rewrite, even if it fits most of them."""
     found = residual.explain([8000] * 4 + [17], [PORT])
-    assert found.code == "corruption"
+    assert found.code == "unexplained"
     assert found.text.startswith("unexplained: 2 different residuals in 5 messages")
 
 
@@ -65,7 +65,9 @@ def test_a_ttl_step_and_a_single_bit_are_told_apart():
 def test_a_bit_may_be_set_in_some_and_cleared_in_others():
     """The same position both ways is one bad cell, two positions are not."""
     assert residual.explain([8, 0xFFFF - 8, 8], []).code == "bit-error"
+    assert residual.explain([0x8000, 0x7FFF], []).code == "bit-error"
     assert residual.explain([8, 16], []).code == "corruption"
+    assert residual.explain([8, 24], []).code == "unexplained"
 
 
 def test_a_rewrite_that_could_be_a_bit_as_well_says_so():
