@@ -242,7 +242,7 @@ def _cause(first: dict[str, Any], shortest: float | None, longest: float | None)
                 "entries were removed, or the timeout is shorter here"
             ),
             "entry-unknown": (
-                "it has no entry for them; they began, and were quiet, before the capture does"
+                "it has no entry for them, and its captures do not show that it ever had one"
             ),
         }[code],
     )

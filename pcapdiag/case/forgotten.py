@@ -65,8 +65,12 @@ def frame(case: Case) -> pl.DataFrame:
     )
     before = silences.frame(case, rows)
     rows = (
-        rows.filter(pl.col("method").is_not_null())
-        .join(before, on=["vantage", "answered_row"], how="left", maintain_order="left")
+        _unless_never_known(
+            case,
+            rows.filter(pl.col("method").is_not_null()).join(
+                before, on=["vantage", "answered_row"], how="left", maintain_order="left"
+            ),
+        )
         .filter(~pl.col("passed_on").fill_null(value=False))
         .with_columns(
             (pl.col("answered_ns") - pl.col("before_ns")).alias("quiet_ns"),
@@ -111,6 +115,41 @@ def longest_survived_ns(case: Case, service_name: str | None) -> int | None:
         missed = silences.paused_between(case, vantage.index, flows, "since_ns", "idle_end_ns")
         longest.append(flows.filter(~missed)["idle_ns"].max())
     return max((item for item in longest if isinstance(item, int)), default=None)
+
+
+def _unless_never_known(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
+    """Take what came before from connections of which a director never passed anything on.
+
+    Where it would have been seen leaving, nothing restarted a timer: there was no entry. That
+    holds for each of several packets that come one upon another, before the first is refused.
+    """
+    visible = case.coverage.egress_spans.select("vantage", "service").join(
+        case.members.select("connection", "service"), on="service"
+    )
+    legs = case.connections.legs.select("vantage", "flow", "connection", "kind")
+    passed = case.topology.observed.passages.select("vantage", "flow").unique()
+    known = pl.concat(
+        [
+            legs.join(passed, on=["vantage", "flow"], how="semi"),
+            legs.filter(pl.col("kind") == "back"),
+        ]
+    )
+    at = ["vantage", "connection"]
+    never = (
+        rows.select(pl.col("vantage").cast(pl.UInt16), "connection")
+        .join(visible, on=at, how="semi")
+        .join(known, on=at, how="anti")
+        .unique()
+        .with_columns(pl.lit(value=True).alias("never"))
+    )
+    return (
+        rows.join(never, on=at, how="left", maintain_order="left")
+        .with_columns(
+            pl.when(pl.col("never").is_null()).then(name).alias(name)
+            for name in ("before_row", "before_ns")
+        )
+        .drop("never")
+    )
 
 
 def _macs_of(case: Case, role: str) -> list[int]:

@@ -39,6 +39,9 @@ ARP_MATCH_NS: Final = 50_000_000
 ARP_ALONE_NS: Final = 1_000_000_000
 """No equal ARP frame this near, or it is not known which was seen."""
 
+ARP_DOUBLE_NS: Final = 1_000_000
+"""An equal ARP frame this soon is the same one, captured twice: nobody asks again before 1 s."""
+
 
 @dataclass
 class Bounds:
@@ -326,6 +329,7 @@ def _arp_frames(vantage: VantageTables) -> pl.DataFrame:
         "time_ns",
     ).sort("key", "time_ns")
     before = pl.col("time_ns") - pl.col("time_ns").shift(1).over("key")
+    keyed = keyed.filter(before.fill_null(ARP_ALONE_NS) >= ARP_DOUBLE_NS)
     after = pl.col("time_ns").shift(-1).over("key") - pl.col("time_ns")
     alone = (before.fill_null(ARP_ALONE_NS) >= ARP_ALONE_NS) & (
         after.fill_null(ARP_ALONE_NS) >= ARP_ALONE_NS

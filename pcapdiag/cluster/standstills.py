@@ -27,6 +27,10 @@ in 20,000 is as long; traffic in bursts has more."""
 SHORTEST_NS: Final = 100_000_000
 """What a capture misses in less time is loss, which losses.py counts."""
 
+AT_ONCE_NS: Final = 2_000
+"""Frames no further apart count once in the mean pause: they are doubles, as of a bridge and its
+port, or one burst, and either would make the pauses around them look long."""
+
 MISSED: Final = 3
 """Packets that must have passed: a capture that loses one packet in ten, and hardly any does, loses
 three in a row once in a thousand times."""
@@ -60,7 +64,12 @@ def _pauses(vantage: VantageTables) -> pl.DataFrame:
         .sort("capture", "time_ns")
         .with_columns(
             pl.col("time_ns").shift(1).over("capture").alias("from_ns"),
-            ((pl.col("time_ns").max() - pl.col("time_ns").min()) // (pl.len() - 1).clip(1))
+        )
+        .with_columns(
+            (
+                (pl.col("time_ns").max() - pl.col("time_ns").min())
+                // (pl.col("time_ns") - pl.col("from_ns") > AT_ONCE_NS).sum().clip(1)
+            )
             .over("capture")
             .alias("usual"),
         )

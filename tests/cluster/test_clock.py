@@ -223,3 +223,21 @@ def test_a_slow_link_that_both_ends_captured_is_no_contradiction(cluster, analys
     clocks = analyse(net.tables("router", "director")).clocks
     apart = clocks.offset_ns[1] - clocks.offset_ns[0]
     assert abs(apart - 3 * SECOND) <= max(clocks.error_ns) < 6_000_000
+
+
+def test_arp_narrows_the_bound_though_it_was_captured_twice(cluster, analyse) -> None:
+    """A double follows within microseconds: it does not make an answer ambiguous."""
+    errors = []
+    for doubled in (False, True):
+        net = cluster()
+        net.arp()
+        if doubled:
+            for recorder in net.recorders.values():
+                for number, entry in enumerate(list(recorder.arp)):
+                    row = recorder.rows[entry["row"]]
+                    recorder.rows.append({**row, "time_ns": row["time_ns"] + 1000})
+                    recorder.arp.insert(2 * number + 1, {**entry, "row": len(recorder.rows) - 1})
+        for _ in range(3):
+            net.connect("rs1")
+        errors.append(max(analyse(net.tables("director", "rs1")).clocks.error_ns))
+    assert errors[0] == errors[1]

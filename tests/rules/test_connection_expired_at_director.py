@@ -262,3 +262,19 @@ def test_a_repetition_before_its_time_is_something_else(repeated, found):
 def test_a_port_used_long_ago_meets_no_entry(pause, found):
     """After two minutes nothing is left that a SYN could meet."""
     assert len(judge(director=reused(pause=pause, count=1))[0]) == found
+
+
+def test_a_packet_that_came_just_before_the_refused_one_is_no_sign_of_an_entry():
+    """Nothing of the connection was ever passed on here: what was quiet how long says nothing."""
+    served = OPEN.replace("c>s", "c2>s").replace("s>c", "s>c2")
+    text = (
+        served.rstrip("\n")
+        + "\n9.000 c>s PA seq=1 ack=1 len=40 mac=x>d"
+        + "\n9.003 c>s PA seq=41 ack=1 len=40 mac=x>d"
+        + "\n9.006 c>s FA seq=81 ack=1 mac=x>d"
+        + "\n9.007 s>c R seq=1 mac=d>x"
+        + "\n9.008 s>c R seq=1 mac=d>x\n"
+        + "12.0 x>d arp request who=d\n"
+    )
+    findings, _, _ = judge(director=text)
+    assert [finding.cause.code for finding in findings] == ["entry-unknown"]
