@@ -61,16 +61,19 @@ def run(sample: str, only: frozenset[str] | None = None) -> dict[Key, Outcome]:
     found: dict[Key, Outcome] = {}
     said = None
     if only is None or outcomes.UNSPOILED in only or any(item.lossless for item in chosen):
-        analysis = verdicts.analyse(whole)
-        said = verdicts.findings(truth, analysis)
-        unspoiled = outcomes.judge(truth, analysis, spoiled=False)
+        first = verdicts.analyse(whole)
+        said = verdicts.findings(truth, first)
+        unspoiled = outcomes.judge(truth, first, spoiled=False)
         found[sample, outcomes.UNSPOILED] = unspoiled
     for item in chosen:
-        analysis = verdicts.analyse(item.change(whole))
-        if item.lossless and verdicts.findings(truth, analysis) == said:
-            found[sample, item.name] = outcomes.same(unspoiled)
+        if item.lossless:
+            analysis = verdicts.analyse_unless_same(item.change(whole), first)
+            if analysis is first or verdicts.findings(truth, analysis) == said:
+                found[sample, item.name] = outcomes.same(unspoiled)
+                continue
         else:
-            found[sample, item.name] = outcomes.judge(truth, analysis, spoiled=not item.lossless)
+            analysis = verdicts.analyse(item.change(whole))
+        found[sample, item.name] = outcomes.judge(truth, analysis, spoiled=not item.lossless)
     return found
 
 
