@@ -375,8 +375,8 @@ def _rest(case: Case, found: set[str | None], unclear: dict[str, int]) -> Iterat
         if unclear.get(service):
             yield NotExamined(
                 scope=Scope(service=service),
-                reason=f"{counted(unclear[service], 'connection')} got no answer any more, and these "
-                "captures do not tell what became of the requests",
+                reason=f"{counted(unclear[service], 'connection')} got no answer any more, "
+                "and these captures do not tell what became of the requests",
                 needs=("captures on the director, with ARP, and on each realserver",),
                 capture_command=case.capture_command(role="director", method=method),
             )

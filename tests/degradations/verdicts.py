@@ -206,6 +206,8 @@ def _fault(
     if all(entry.get("flows") for entry in entries):
         ids = [id_ for entry in entries for id_ in (*entry["flows"], *entry.get("may_flows", ()))]
         others = {flow.client for flow in finding.flows} - truths.clients(truth, ids)
+        besides = {address for entry in entries for address in entry.get("may_clients", ())}
+        others = {client for client in others if client.rpartition(":")[0] not in besides}
         if others:
             return f"connections {sorted(others)}"
     return None

@@ -195,6 +195,7 @@ class Lab:
         may: Iterable[Flow] = (),
         hosts: Sequence[str] = (),
         may_hosts: Sequence[str] = (),
+        may_clients: Sequence[str] = (),
         may_causes: Sequence[str] = (),
         cited: dict[str, str] | None = None,
         **facts: Any,
@@ -203,7 +204,8 @@ class Lab:
 
         Each of `causes` is what the fault implies; of several, each says it from another side.
         `may_causes` say less, and are as true where captures are spoiled. `may_hosts` may be named
-        as well: they took part without being at fault.
+        as well: they took part without being at fault. `may_clients` are addresses whose
+        connections may be named, since a command opened them and no client did.
         """
         demand: dict[str, Any] = {"id": rule, "cause": _one_or_more(causes)}
         if may_causes:
@@ -215,6 +217,8 @@ class Lab:
         demand["hosts"] = list(hosts)
         if may_hosts:
             demand["may_hosts"] = list(may_hosts)
+        if may_clients:
+            demand["may_clients"] = list(may_clients)
         if facts:
             demand["facts"] = facts
         demand["cited"] = {

@@ -75,6 +75,7 @@ def redirect_obeyed_by_router_dr(lab: Lab) -> None:
         may=lab.flows,
         hosts=["router", "rs1"],
         may_hosts=["director"],
+        may_clients=[cluster.router.interfaces["eth0"].addresses[0].split("/")[0]],
         cited={"director.pcap": REDIRECT, "router.pcap": REDIRECT},
     )
     lab.look("director.pcap", REDIRECT, "the redirect to the router")
