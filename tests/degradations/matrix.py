@@ -1,7 +1,7 @@
 """Spoil every sample in every way, and say what the analyses made of it.
 
     python tests/degradations/matrix.py                  precision and recall, what became worse
-    python tests/degradations/matrix.py --update         store outcomes.txt and samples/README.md
+    python tests/degradations/matrix.py --update         store outcomes.txt, write both READMEs
     python tests/degradations/matrix.py SAMPLE...        some samples only, pair by pair
     python tests/degradations/matrix.py --stored         print from what is stored
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 SAMPLES = HERE.parent.parent / "samples"
 STORED = HERE / "outcomes.txt"
 README = SAMPLES / "README.md"
+TOP_README = SAMPLES.parent / "README.md"
 BEGIN = "<!-- python tests/degradations/matrix.py --update -->\n"
 END = "<!-- end -->\n"
 CPUS = 2
@@ -114,6 +116,39 @@ def stored_summary() -> str:
     return "\n".join(summary(outcomes.read(STORED))) + "\n"
 
 
+def stored_figures() -> str:
+    """Return the sentences of the project's README, made of what is stored."""
+    return figures(outcomes.read(STORED))
+
+
+def figures(found: Mapping[Key, Outcome]) -> str:
+    """Return precision and recall in two sentences, wrapped as a list item's."""
+    demanded = {
+        sample: {truths.rule(entry) for entry in truths.demands(truths.read(SAMPLES / sample))}
+        for sample, _ in found
+    }
+    plain, spoiled = (
+        outcomes.tally((found[key] for key in keys), (demanded[sample] for sample, _ in keys))
+        for keys in (
+            [key for key in found if (key[1] == outcomes.UNSPOILED) is bare]
+            for bare in (True, False)
+        )
+    )
+    text = (
+        f"Over the {plain.pairs} samples precision is {plain.precision:.3f} and recall"
+        f" {plain.recall:.3f}; over their {spoiled.pairs} spoilt forms precision is"
+        f" {spoiled.precision:.3f} and recall {spoiled.recall:.3f}."
+    )
+    return textwrap.fill(text, 98, initial_indent="  ", subsequent_indent="  ") + "\n"
+
+
+def _between(path: Path, text: str) -> None:
+    """Put a text between the marks of a file."""
+    before, rest = path.read_text().split(BEGIN)
+    _, after = rest.split(END)
+    path.write_text(before + BEGIN + text + END + after)
+
+
 def _stored(stored: Mapping[Key, Outcome], names: list[str]) -> Iterator[dict[Key, Outcome]]:
     yield {key: value for key, value in stored.items() if key[0] in names}
 
@@ -122,9 +157,8 @@ def _update(found: dict[Key, Outcome], names: list[str]) -> None:
     kept = {key: value for key, value in outcomes.read(STORED).items() if key[0] in samples()}
     kept = {key: value for key, value in kept.items() if key[0] not in names}
     outcomes.write(STORED, kept | found)
-    before, rest = README.read_text().split(BEGIN)
-    _, after = rest.split(END)
-    README.write_text(before + BEGIN + stored_summary() + END + after)
+    _between(README, stored_summary())
+    _between(TOP_README, stored_figures())
 
 
 def main(arguments: list[str]) -> int:
@@ -145,6 +179,7 @@ def main(arguments: list[str]) -> int:
         for line in (*(outcomes.lines(part) if options.samples else ()), *bad):
             print(line, flush=True)
     print("\n".join(summary(found)))
+    print(figures(found))
     missing = sorted(set(found) - set(stored))
     if missing and not options.update:
         print(f"{len(missing)} pairs are not stored; --update stores them")

@@ -52,7 +52,10 @@ def test_nothing_wrong_is_stored():
     assert sorted(key for key in lossless & set(stored) if not stored[key].identical) == []
 
 
-def test_the_table_of_the_samples_is_made_of_what_is_stored():
-    """samples/README.md holds the table that `matrix.py --update` writes."""
-    text = matrix.README.read_text()
-    assert matrix.BEGIN + matrix.stored_summary() + matrix.END in text
+def test_both_readmes_say_what_is_stored():
+    """They hold the table and the figures that `matrix.py --update` writes."""
+    for path, text in (
+        (matrix.README, matrix.stored_summary()),
+        (matrix.TOP_README, matrix.stored_figures()),
+    ):
+        assert matrix.BEGIN + text + matrix.END in path.read_text()
