@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 import numpy as np
 import polars as pl
 
+from pcapdiag import memory
 from pcapdiag.errors import PcapdiagError
 
 if TYPE_CHECKING:
@@ -185,6 +186,8 @@ def spooled(frames: Iterable[pl.DataFrame], folder: str) -> Spooled:
         held.clear()
         paths.append(written(chunk, folder))
         heights.append(len(chunk))
+        del chunk
+        memory.give_back()
 
     for frame in frames:
         if len(frame) or not (held or paths):

@@ -64,8 +64,8 @@ def read_capture(
     With more than `in_memory_rows` packets they are spooled into `work`, if there is one.
 
     `tunnel_ports` carry GUE beside the usual one. `progress(path, bytes_done, bytes_total)` is told
-    of the start and the end. Raises CaptureError where nothing can be read; what is wrong further
-    in stands in the notes.
+    of the start, of every batch and of the end. Raises CaptureError where nothing can be read; what
+    is wrong further in stands in the notes.
     """
     found = indexed.member(path)
     if found is not None:
@@ -74,7 +74,8 @@ def read_capture(
         if missing:
             message = f"was indexed without the tunnel ports {missing} of site.toml; "
             raise UnreadableCapture(path, f"{message}{indexed.AGAIN} --site")
-        return ReadCapture(entry.info, decoded, entry.sha256 if digest else None)
+        read = ReadCapture(entry.info, decoded, entry.sha256 if digest else None)
+        return _within_memory(path, read, in_memory_rows, work)
     size = _size(path)
     if progress:
         progress(path, 0, size)
@@ -86,6 +87,8 @@ def read_capture(
             parts = packets.decode_parts(
                 reader, capture, gue_ports=packets.GUE_PORTS | tunnel_ports, threads=threads
             )
+            if progress:
+                parts = _told(parts, lambda: progress(path, reader.bytes_read, size))
             try:
                 decoded = gather(parts, in_memory_rows, work)
             except SpoolError as error:
@@ -157,6 +160,13 @@ def _result(path: str, future: Future[ReadCapture]) -> ReadCapture:
         reason = clean(f"{type(error).__name__}: {error}")
         message = f"the process that read it failed ({reason}); try --jobs 1, without --scheduler"
         raise UnreadableCapture(path, message) from error
+
+
+def _told(parts: Iterator[Decoded], tell: Callable[[], None]) -> Iterator[Decoded]:
+    """Yield the parts, and tell of each."""
+    for part in parts:
+        tell()
+        yield part
 
 
 def _within_memory(

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pcapdiag import spool, workers
+from pcapdiag.capture.reader import CaptureReader
 from pcapdiag.cli import cores
 from pcapdiag.errors import CaptureError, UnreadableCapture, UsageError
 
@@ -90,6 +91,21 @@ def test_a_worker_without_the_file_says_so():
     """The remedy for a path that only this host knows is named."""
     with pytest.raises(UnreadableCapture, match=r"rs1\.pcap: no such file where.*every worker"):
         workers._read_elsewhere("rs1.pcap", "/nowhere/rs1.pcap", 0, workers.Options())
+
+
+def test_progress_is_told_of_every_batch(paths, monkeypatch):
+    """A reader of small blocks tells more and more of the file's bytes."""
+    monkeypatch.setattr(
+        workers, "open_capture", lambda path, *, ahead: CaptureReader(path, 1 << 12, ahead)
+    )
+    told = []
+    workers.read_capture(paths[0], 0, progress=lambda *given: told.append(given))
+    size = Path(paths[0]).stat().st_size
+    assert told[0] == (paths[0], 0, size)
+    assert told[-1] == (paths[0], size, size)
+    done = [each for _, each, _ in told]
+    assert any(0 < each < size for each in done)
+    assert done == sorted(done)
 
 
 def test_a_process_of_this_host_spools(paths, monkeypatch, tmp_path):

@@ -84,6 +84,11 @@ class CaptureReader:
         self._file.close()
 
     @property
+    def bytes_read(self) -> int:
+        """Bytes of the file that were read so far, compressed where it is."""
+        return self._file.bytes_read
+
+    @property
     def info(self) -> CaptureInfo:
         """What is known so far of the capture as a whole."""
         interfaces = self._format.interfaces()

@@ -32,6 +32,7 @@ class FileSource:
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.bytes_read = 0
         self._owned = path != STDIN
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if self._owned else 0
@@ -49,7 +50,9 @@ class FileSource:
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill the start of `buffer`; return how many bytes, 0 only at the end."""
-        return os.readv(self._fd, [buffer])
+        count = os.readv(self._fd, [buffer])
+        self.bytes_read += count
+        return count
 
     @property
     def size(self) -> int | None:

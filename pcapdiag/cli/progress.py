@@ -1,4 +1,4 @@
-"""The progress bar: on standard error, on a terminal only, gone when done."""
+"""The progress bar: rate and time left, on standard error, on a terminal only, gone when done."""
 
 from __future__ import annotations
 
@@ -23,13 +23,21 @@ def reading(wanted: bool = True) -> Iterator[Report | None]:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
     from rich.table import Column
 
     columns = (
         TextColumn("{task.description}", markup=False, table_column=Column(ratio=2, no_wrap=True)),
         BarColumn(bar_width=None, table_column=Column(ratio=3)),
         DownloadColumn(),
+        TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True, expand=True) as bars:
