@@ -19,6 +19,7 @@ from pcapdiag.case import Case
 from pcapdiag.case.incidents import MAX_INCIDENTS, incidents
 from pcapdiag.case.phrases import counted
 from pcapdiag.case.quality import Quality
+from pcapdiag.case.stall_totals import StallTotals
 from pcapdiag.result import (
     Cause,
     Clean,
@@ -60,6 +61,7 @@ __all__ = [
     "Scope",
     "Severity",
     "SizeFate",
+    "StallTotals",
     "Timeline",
     "counted",
     "incidents",

@@ -46,7 +46,7 @@ References
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import polars as pl
 
@@ -67,6 +67,7 @@ from pcapdiag.rule import (
     Scope,
     Severity,
     SizeFate,
+    StallTotals,
     counted,
     incidents,
     rule,
@@ -227,9 +228,8 @@ def _finding(case: Case, stalls: pl.DataFrame) -> Finding:
     first = stalls.row(0, named=True)
     service, direction, code = first["service_name"], first["direction"], first["cause"]
     sender = "realserver" if direction == "to-client" else "client"
-    own = _own_tunnel(case, first)
-    bounds = _bounds(stalls, own)
-    next_hop_mtu = bounds["next_hop_mtu"]
+    totals = case.stall_totals(stalls)
+    next_hop_mtu = totals.bounds["next_hop_mtu"]
     realservers = tuple(sorted(stalls["realserver_name"].drop_nulls().unique()))
     exemplars = stalls.sort("told", "stuck_repeats", "connection", descending=[True, True, False])
     evidence, ladder = case.stall_proof(exemplars.head(EXEMPLARS), sender)
@@ -238,7 +238,7 @@ def _finding(case: Case, stalls: pl.DataFrame) -> Finding:
     )
     return Finding(
         title=f"Large packets {_towards(direction)} never arrive ({service})",
-        summary=_summary(stalls, bounds, own),
+        summary=_summary(stalls, totals),
         cause=Cause(code=code, text=CAUSES[code]),
         severity=Severity.LOW if first["recovered"] else Severity.HIGH,
         confidence=_confidence(stalls),
@@ -259,9 +259,9 @@ def _finding(case: Case, stalls: pl.DataFrame) -> Finding:
         facts={
             "direction": direction,
             "stalled_connections": stalls.height,
-            **bounds,
-            **_messages(stalls),
-            **_states(stalls),
+            **totals.bounds,
+            **totals.messages,
+            **totals.ends,
         },
         ladder=ladder,
         sizes=tuple(
@@ -280,98 +280,26 @@ def _finding(case: Case, stalls: pl.DataFrame) -> Finding:
     )
 
 
-def _own_tunnel(case: Case, first: dict[str, Any]) -> encapsulations.Encapsulation | None:
-    """Return what the director itself puts around these packets: it is on their path for sure."""
-    kind = case.service_encapsulations.get(first["service_name"])
-    if kind is None or first["direction"] != "to-realserver":
-        return None  # answers go past the tunnel
-    return encapsulations.of_lvs(kind, first["ip_version"])
-
-
-def _bounds(stalls: pl.DataFrame, own: encapsulations.Encapsulation | None) -> dict[str, Any]:
-    """Return the bounds of the path MTU, and what encapsulation lies between them.
-
-    Clients on other paths may have got larger packets: only what lies below the smallest loss is a
-    lower bound.
-    """
-    smallest_lost = int(stalls["wire_stuck_len"].min())  # type: ignore[arg-type]
-    passed = pl.concat([stalls["path_delivered"], stalls["recovered_len"].cast(pl.UInt32)])
-    delivered = passed.filter(passed < smallest_lost).max()
-    mtu = stalls.filter("told")["ptb_mtu"].min()
-    largest = None if delivered is None else int(delivered)  # type: ignore[arg-type]
-    named = None if mtu is None else int(mtu)  # type: ignore[arg-type]
-    usable = named if named and named < smallest_lost else None
-    return {
-        "largest_delivered": largest,
-        "smallest_lost": smallest_lost,
-        "next_hop_mtu": named,
-        "explained_by": encapsulations.layers(usable, own)
-        if usable
-        else encapsulations.candidates(largest, smallest_lost, own),
-    }
-
-
-def _messages(stalls: pl.DataFrame) -> dict[str, Any]:
-    """Return how many messages there were, how far they came, and how many for each lost packet."""
-    messages = int(stalls["ptb_messages"].sum())
-    sends = int(stalls["stuck_repeats"].sum())
-    return {
-        "icmp_messages": messages,
-        "icmp_not_forwarded": int(stalls["ptb_swallowed"].sum()),
-        "icmp_reached_sender": int(stalls["ptb_reached"].sum()),
-        "icmp_for_each_lost_packet": round(messages / sends, 2) if sends else None,
-        "senders_told_that_kept_their_size": stalls.filter(
-            pl.col("ptb_reached") > 0, pl.col("reaction") == "kept"
-        ).height,
-    }
-
-
-def _states(stalls: pl.DataFrame) -> dict[str, Any]:
-    """Return how the hung sockets stand at the realservers, or how the stalls ended."""
-    recovered = stalls.filter("recovered")
-    if recovered.height:
-        payload = int(recovered["recovered_payload"].max())  # type: ignore[arg-type]
-        waited = (recovered["stuck_last_ns"] - recovered["stuck_first_ns"]).max()
-        return {
-            "recovered_connections": recovered.height,
-            "recovered_at": int(recovered["recovered_len"].max()),  # type: ignore[arg-type]
-            "recovered_by_probing": tcp_sender.probing_mss(payload) is not None,
-            "longest_stall_s": round(int(waited) / 1e9, 3),  # type: ignore[arg-type]
-        }
-    counts = dict(stalls.group_by("realserver_state").len().drop_nulls().iter_rows())
-    return {f"hung_{state.lower()}": counts[state] for state in sorted(counts)}
-
-
-def _summary(
-    stalls: pl.DataFrame, bounds: dict[str, Any], own: encapsulations.Encapsulation | None
-) -> str:
-    first, count = stalls.row(0, named=True), stalls.height
-    size, largest = bounds["smallest_lost"], bounds["largest_delivered"]
+def _summary(stalls: pl.DataFrame, totals: StallTotals) -> str:
+    first, ends = stalls.row(0, named=True), totals.ends
+    largest = totals.bounds["largest_delivered"]
     text = (
-        f"{counted(count, 'connection')} of {first['service_name']} stalled: packets of "
-        f"{size} bytes were repeated and never acknowledged"
+        f"{counted(stalls.height, 'connection')} of {first['service_name']} stalled: packets of "
+        f"{totals.bounds['smallest_lost']} bytes were repeated and never acknowledged"
         + (f", while packets up to {largest} bytes were" if largest else "")
         + "."
     )
-    states = _states(stalls)
     if first["recovered"]:
-        how = " (as tcp_mtu_probing does)" if states["recovered_by_probing"] else ""
+        how = " (as tcp_mtu_probing does)" if ends["recovered_by_probing"] else ""
         text += (
-            f" After up to {states['longest_stall_s']:.1f} s the senders found by themselves that "
-            f"{states['recovered_at']} bytes pass{how}."
+            f" After up to {ends['longest_stall_s']:.1f} s the senders found by themselves that "
+            f"{ends['recovered_at']} bytes pass{how}."
         )
-    elif states:
-        hung = ", ".join(f"{states[key]} {key[5:].upper()}" for key in states)
+    elif ends:
+        hung = ", ".join(f"{ends[key]} {key[5:].upper()}" for key in ends)
         text += f" Their sockets hang at the realservers: {hung}."
-    explained = encapsulations.worded(largest, size, own) if not bounds["next_hop_mtu"] else ""
-    if bounds["next_hop_mtu"] and bounds["explained_by"]:
-        explained = f"{bounds['explained_by'][0]} on a path of 1500 bytes leaves that much"
-    if explained:
-        text += (
-            f" The path MTU {explained}."
-            if not bounds["next_hop_mtu"]
-            else (f" The path MTU is {bounds['next_hop_mtu']}: {explained}.")
-        )
+    if totals.explanation:
+        text += f" The path MTU {totals.explanation}."
     return f"{text} Cause: {CAUSES[first['cause']]}."
 
 

@@ -42,6 +42,7 @@ from pcapdiag.case import (
     sides,
     spoofing,
     stall_proof,
+    stall_totals,
     stalls,
     transport_sums,
     tunnels,
@@ -250,6 +251,10 @@ class Case:
     ) -> tuple[tuple[Evidence, ...], tuple[LadderStep, ...]]:
         """Return the frames that prove some of `stalls`, and a ladder: see stall_proof.proof."""
         return stall_proof.proof(self, stalls, sender)
+
+    def stall_totals(self, stalls: pl.DataFrame) -> stall_totals.StallTotals:
+        """Return what some of stalls amount to: see stall_totals.totals."""
+        return stall_totals.totals(self, stalls)
 
     @cached_property
     def sizes(self) -> pl.DataFrame:
