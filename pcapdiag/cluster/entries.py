@@ -63,10 +63,9 @@ def known(
 ) -> pl.DataFrame:
     """Add what the director's connection table must have held.
 
-    `relayed`: packets of the connection were seen to be forwarded by a director; `answering`:
-    replies were seen to
-    leave it (NAT); `quiet_ns`: how long the connection had been quiet before the error,
-    `closed_by` and `ip_proto`.
+    `relayed`: packets of the connection were seen to be forwarded by a director, and by this one
+    if its capture shows what it forwards; `answering`: replies were seen to leave it (NAT);
+    `quiet_ns`: how long the connection had been quiet before the error, `closed_by` and `ip_proto`.
     """
     legs = connections.legs.filter(pl.col("vantage").is_in(list(directors)))
     passed = topology.observed.passages.filter(pl.col("by_orig")).select("vantage", "flow").unique()
@@ -80,6 +79,8 @@ def known(
         .select("connection")
     )
     relayed = pl.concat([moved, behind, twice]).unique().with_columns(pl.lit(True).alias("relayed"))
+    shows = passed.select("vantage", pl.lit(True).alias("shows")).unique()
+    theirs = legs.select("vantage", "connection", pl.lit(True).alias("theirs")).unique()
     flows = [
         vantages[index].flows.select(
             pl.lit(index, pl.UInt16).alias("vantage"),
@@ -105,16 +106,23 @@ def known(
     paused = (error < pl.col("idle_end_ns")) & (error > pl.col("idle_end_ns") - pl.col("idle_ns"))
     return (
         table.join(relayed, on="connection", how="left", maintain_order="left")
+        .join(shows, on="vantage", how="left", maintain_order="left")
+        .join(theirs, on=["vantage", "connection"], how="left", maintain_order="left")
         .join(answering, on="connection", how="left", maintain_order="left")
         .join(here, on=["vantage", "connection"], how="left", maintain_order="left")
         .with_columns(
-            pl.col("relayed", "answering").fill_null(False),
+            (
+                pl.col("relayed").fill_null(False)
+                & (pl.col("shows").is_null() | pl.col("theirs").is_not_null())
+            ).alias("relayed"),
+            pl.col("answering").fill_null(False),
             pl.when(paused.fill_null(False))
             .then(error - (pl.col("idle_end_ns") - pl.col("idle_ns")))
             .otherwise((error - pl.col("flow_last_ns")).clip(0))
             .alias("quiet_ns"),
             (error > pl.col("flow_last_ns")).alias("afterwards"),
         )
+        .drop("shows", "theirs")
     )
 
 
