@@ -2,10 +2,12 @@
 
     forge.py quench INTERFACE VIP
     forge.py spoof MTU FROM VIP PORT CLIENT:PORT...
+    forge.py inject VIP PORT CLIENT:PORT...
 
 `quench` plays an old router: after a while it answers every fifth packet with data that comes in
 from the VIP by telling the VIP to slow down. `spoof` plays a stranger: it tells the VIP, as if from
 elsewhere, that packets to these clients are too big, and has to guess their sequence numbers.
+`inject` plays another, who sends segments as if from these clients, with guessed numbers.
 """
 
 from __future__ import annotations
@@ -87,8 +89,28 @@ def spoof(mtu: int, source: str, vip: str, port: int, clients: list[str]) -> Non
             time.sleep(PAUSE_S)
 
 
+def inject(vip: str, port: int, clients: list[str]) -> None:
+    """Send some segments with eight bytes of data in the name of each client."""
+    guess = random.Random(11)  # noqa: S311  the same guesses each time
+    sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+    for _ in range(ROUNDS):
+        for client in clients:
+            address, number = client.split(":")
+            words = (int(number), port, guess.getrandbits(32), guess.getrandbits(32))
+            segment = struct.pack("!HHIIBBHHH8s", *words, 0x50, 0x18, 502, 0, 0, b"stranger")
+            ends = socket.inet_aton(address) + socket.inet_aton(vip)
+            pseudo = ends + struct.pack("!HH", socket.IPPROTO_TCP, len(segment))
+            total = struct.pack("!H", checksum(pseudo + segment))
+            length = 20 + len(segment)
+            made = ip(address, vip, socket.IPPROTO_TCP, length, guess.getrandbits(16))
+            sender.sendto(made + segment[:16] + total + segment[18:], (vip, 0))
+            time.sleep(PAUSE_S)
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "quench":
         quench(*sys.argv[2:])
+    elif sys.argv[1] == "inject":
+        inject(sys.argv[2], int(sys.argv[3]), sys.argv[4:])
     else:
         spoof(int(sys.argv[2]), *sys.argv[3:5], int(sys.argv[5]), sys.argv[6:])

@@ -25,7 +25,7 @@ FILLER = b"The quick brown fox jumps over the lazy dog, and the dog sleeps on.\n
 
 Step = tuple[str, float]
 """("get", bytes), ("post", bytes), ("late", bytes that the server sends after LATE_S), ("pause",
-seconds), ("slow", seconds in which the server reads nothing); over UDP ("ask", bytes) or ("leave",
+seconds), over UDP ("ask", bytes) or ("leave",
 bytes): go before the answer comes."""
 
 LATE_S = 8.0
@@ -63,8 +63,6 @@ class Flow:
             for word, amount in self.steps:
                 if word == "pause":
                     time.sleep(amount)
-                elif word == "slow":
-                    self.socket.sendall(head(word, int(amount), 0))
                 elif word == "ask":
                     self._ask(int(amount))
                 elif word == "leave":
@@ -145,11 +143,6 @@ class Servers:
         self._listening.append(link)
         threading.Thread(target=self._echo, args=(link, host.name), daemon=True).start()
 
-    def shrink(self, size: int) -> None:
-        """Let what a server has not read take no more than some bytes: windows are small then."""
-        for listener in self._listening:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
-
     def _accept(self, listener: socket.socket, name: str) -> None:
         while True:
             link, peer = listener.accept()
@@ -160,9 +153,6 @@ class Servers:
         try:
             while True:
                 headers, _ = read_message(link, None)
-                if headers["word"] == "SLOW":
-                    time.sleep(float(headers["amount"]))
-                    continue
                 amount = "3" if headers["word"] == "POST" else headers["amount"]
                 if headers["word"] == "LATE":
                     time.sleep(LATE_S)
