@@ -23,8 +23,8 @@ def frame(case: Case) -> pl.DataFrame:
     Columns: those of ERROR_MESSAGES and sights.with_first, service_name, realserver_name, covered
     (some capture holds the quoted direction from its SYN on, and runs when the error is first
     seen), outside (bytes by which the quoted
-    sequence number misses all that the side sent in any such capture; 0: inside; null: not
-    covered), below (it lies before the SYN).
+    sequence number misses all that the side sent in any such capture; 0: inside, or the quoted
+    packet was captured, whoever sent it; null: not covered), below (it lies before the SYN).
     """
     messages = case.errors.messages.filter(
         ~redirects.IS_REDIRECT,
@@ -54,6 +54,10 @@ def frame(case: Case) -> pl.DataFrame:
         .group_by("message", maintain_order=True)
         .first()
     )
+    known = _about_captured(case).with_columns(pl.lit(0, pl.Int64).alias("captured"))
+    missed = missed.join(known, on="message", how="left", maintain_order="left").select(
+        "message", pl.coalesce("captured", "outside").alias("outside"), "below"
+    )
     names = case.members.select("connection", "service_name", "realserver_name")
     return (
         sights.with_first(case, messages)
@@ -62,6 +66,18 @@ def frame(case: Case) -> pl.DataFrame:
         .with_columns(pl.col("outside").is_not_null().alias("covered"))
         .sort("first_ns", "message", nulls_last=True)
     )
+
+
+def _about_captured(case: Case) -> pl.DataFrame:
+    """Return the messages that some capture shows together with the packet they quote."""
+    quoting = pl.concat(
+        vantage.icmp_errors.filter(pl.col("quoted_row").is_not_null()).select(
+            pl.lit(vantage.index, pl.UInt16).alias("vantage"), "row"
+        )
+        for vantage in case.vantages
+    )
+    seen = case.errors.sightings.join(quoting, on=["vantage", "row"], how="semi")
+    return seen.select("message").unique()
 
 
 def forged_redirects(case: Case) -> pl.DataFrame:

@@ -96,7 +96,6 @@ def prohibited_realserver_window_dr(lab: Lab) -> None:
         may=kept,
         hosts=hosts,
         cited={f"{host}.pcap": proof for host in hosts},
-        verdict="out-of-window",
     )
     lab.look("client.pcap", proof, "told about packets that it never sent")
 
