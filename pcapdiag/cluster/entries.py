@@ -171,7 +171,7 @@ def egress(table: pl.DataFrame, coverage: Coverage, directors: Sequence[int]) ->
                     pl.lit(coverage.loses_little(at)).alias("intact"),
                     pl.lit(index == at).alias("here"),
                     pl.lit(at, pl.UInt16).alias("at"),
-                    pl.lit(shift).alias("shift"),
+                    pl.lit(shift, pl.Int64).alias("shift"),
                 )
             )
     seen = (
