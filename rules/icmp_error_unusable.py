@@ -111,7 +111,7 @@ CAUSES = {
 )
 def check(case: Case) -> Iterator[Outcome]:
     """Judge what errors say, one finding per cause, sender and service."""
-    errors = case.error_forms.with_columns(_cause().alias("cause"))
+    errors = case.error_forms.with_columns(_cause(case).alias("cause"))
     suspects = _without_the_harmless(case, errors.filter(pl.col("cause").is_not_null()))
     for same in incidents(suspects, "cause", "service_name", "sight_src_hi", "sight_src_lo"):
         of_service = pl.col("service_name").eq_missing(pl.lit(same["service_name"][0]))
@@ -120,7 +120,7 @@ def check(case: Case) -> Iterator[Outcome]:
         yield _nothing(case, errors)
 
 
-def _cause() -> pl.Expr:
+def _cause(case: Case) -> pl.Expr:
     least = pl.when(pl.col("ip_version") == 4).then(IPV4_MIN_MTU).otherwise(IPV6_MIN_MTU)
     mtu, sent = pl.col("next_hop_mtu"), pl.col("sent_len")
     needed = pl.col("ip_version").replace_strict(LEAST_QUOTE, default=48, return_dtype=pl.Int64)
@@ -174,7 +174,8 @@ def _cause() -> pl.Expr:
             pl.col("reached_sender") == False,  # noqa: E712 - null is neither
             # What came to the director passed every filter before it: what then became of it is
             # the director's doing.
-            ~((pl.col("quoted_sender").cast(pl.String) == "realserver") & pl.col("at_director")),
+            (pl.col("quoted_sender").cast(pl.String) != "realserver")
+            | (pl.lit(case.outside_captured) & ~pl.col("at_director")),
             ~pl.col("behind_nat"),
         )
         .then(pl.lit("source-not-routable"))

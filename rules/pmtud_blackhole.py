@@ -171,11 +171,6 @@ def _proven(case: Case) -> pl.DataFrame:
 
 def _cause_code(case: Case) -> pl.Expr:
     """Return the code: who was told, and how far the message came."""
-    outside = set(case.connections.legs.filter(pl.col("kind") == "front")["vantage"].unique())
-    at_director = any(
-        visible and case.role(index) == "director" and index in outside
-        for index, visible in enumerate(case.icmp_visible)
-    )
     upload = pl.col("direction") == "to-realserver"
     untold = (
         pl.when((pl.col("method") == "tun") & upload)
@@ -183,7 +178,7 @@ def _cause_code(case: Case) -> pl.Expr:
         .otherwise(pl.lit("no-icmp-generated" if any(case.icmp_visible) else "icmp-not-captured"))
     )
     # What a director got about nobody known may be what was seen before it: rewritten, or cut.
-    at_director &= not case.strange_too_big
+    at_director = case.outside_captured and not case.strange_too_big
     spoilt = (pl.col("ptb_bad") >= MOSTLY_BAD * pl.col("ptb_messages")) & (
         pl.col("ptb_sound_onward") == 0
     )
@@ -396,6 +391,14 @@ def _rest(case: Case, stalls: pl.DataFrame) -> Iterator[Outcome]:
                     needs=("whole packets (snaplen 0)",),
                     capture_command=case.capture_command(role="director"),
                 )
+            elif (heedless := _heedless(case, service, direction)) > 0:
+                yield NotExamined(
+                    scope=scope,
+                    reason=f"{counted(heedless, 'sender')} went on with larger packets though told "
+                    "of a smaller MTU; the captures end before it shows whether these arrive",
+                    needs=("captures that go on for a minute or more",),
+                    capture_command=case.capture_command(role="director"),
+                )
             else:
                 yield Clean(
                     scope=scope,
@@ -414,6 +417,22 @@ def _unclear(case: Case, service: str, direction: str, suspect_len: int) -> int:
         pl.col("direction") == direction,
         pl.col("wire_stuck_len") >= suspect_len,
     ).height
+
+
+def _heedless(case: Case, service: str, direction: str) -> int:
+    """Count the senders that kept their size though told of a smaller path MTU, in vain so far."""
+    sender = "realserver" if direction == "to-client" else "client"
+    names = case.members.select("connection", "service_name")
+    told = case.error_forms.filter("is_ptb", pl.col("quoted_sender").cast(pl.String) == sender)
+    went_on = case.error_aftermath(told).filter("progress").select("message")
+    through = told.join(went_on, on="message", how="semi").select("connection")
+    return (
+        case.reactions.filter(pl.col("sender") == sender, pl.col("reaction") == "kept")
+        .join(through, on="connection", how="anti")
+        .join(names, on="connection")
+        .filter(pl.col("service_name") == service)
+        .height
+    )
 
 
 def _discovery(case: Case, service: str, direction: str) -> str:

@@ -267,6 +267,15 @@ class Case:
         return ptb.frame(self)
 
     @cached_property
+    def outside_captured(self) -> bool:
+        """Whether a director's capture shows ICMP and the clients' side of connections."""
+        outside = set(self.connections.legs.filter(pl.col("kind") == "front")["vantage"].unique())
+        return any(
+            visible and self.role(index) == "director" and index in outside
+            for index, visible in enumerate(self.icmp_visible)
+        )
+
+    @cached_property
     def strange_too_big(self) -> int:
         """Return how many of them a director got about nobody that is known: see ptb.strangers."""
         return ptb.strangers(self)

@@ -399,3 +399,21 @@ def test_the_directors_own_tunnel_explains_an_upload_that_stalls(tun):
     assert own.startswith(f"the director's own {tun.upper()} header")
     assert f"could be {own}" in finding.summary
     assert judge(client=upload)[0][0].facts["explained_by"] == ()
+
+
+def test_a_sender_that_goes_on_though_told_is_an_open_question_where_the_capture_ends():
+    """Too few repetitions for a stall, and another connection gets large packets through."""
+    lines = story(OPEN + STALL).strip().splitlines()
+    early = "\n".join([*lines[:8], lines[9]]) + "\n"
+    told = early + errors(1, 1400, first=7).replace("mac=x>d", "mac=d>rs ttl=60")
+    served = story(OPEN).replace("c>s", "c2>s").replace("s>c", "s>c2")
+    large = (
+        "0.030 s>c2 A seq=401 ack=101 len=1460 mac=rs>x\n"
+        "0.040 c2>s A seq=101 ack=1861 ttl=63 mac=d>rs\n"
+    )
+    findings, clean, missing = judge(rs1=told + served + large)
+    assert findings == []
+    assert [item.scope.direction for item in clean] == []
+    assert any("though told of a smaller MTU" in item.reason for item in missing)
+    findings, clean, _ = judge(rs1=early + served + large)
+    assert [item.scope.direction for item in clean] == ["to-client"]
