@@ -12,7 +12,7 @@ import tempfile
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -164,6 +164,11 @@ def at(table: Table, rows: pl.Series | Sequence[int], *names: str) -> pl.DataFra
         return table.at(np.asarray(rows, dtype=np.int64), names)
     index = rows if isinstance(rows, pl.Series) else pl.Series(values=rows, dtype=pl.UInt32)
     return (table.select(names) if names else table)[index]
+
+
+def engine(table: Table) -> Literal["auto", "streaming"]:
+    """Return the polars engine that groups all rows of a table without holding them all."""
+    return "streaming" if isinstance(table, Spooled) else "auto"
 
 
 def frames(table: Table) -> Iterator[pl.DataFrame]:

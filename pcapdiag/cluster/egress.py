@@ -61,7 +61,7 @@ def _sent(vantage: VantageTables) -> pl.DataFrame:
         .filter(pl.col("flow").is_not_null() & pl.col("by_orig"))
         .group_by("flow", "capture")
         .agg(pl.len().alias("packets"))
-        .collect()
+        .collect(engine=spool.engine(vantage.packets))
     )
 
 

@@ -136,7 +136,7 @@ def answers(vantage: VantageTables) -> pl.DataFrame:
         )
         .group_by("flow", pl.col("eth_src").alias("mac"))
         .agg(pl.len().alias("packets"))
-        .collect()
+        .collect(engine=spool.engine(vantage.packets))
     )
 
 
@@ -147,7 +147,7 @@ def _own(vantage: VantageTables) -> tuple[frozenset[int], frozenset[int]]:
         .filter(pl.col("eth_src").is_not_null())
         .group_by("capture", "interface", "direction", "eth_src", "eth_dst")
         .agg(pl.len().alias("frames"))
-        .collect()
+        .collect(engine=spool.engine(vantage.packets))
     )
     sent = pairs.filter(pl.col("direction") == "out")
     taken = pairs.filter((pl.col("direction") == "in") & pl.col("eth_dst").is_not_null())
@@ -330,5 +330,5 @@ def _sources(index: int, vantage: VantageTables) -> pl.DataFrame:
             lowered.sum().cast(pl.UInt32).alias("forwarded"),
         )
         .select(pl.lit(index, pl.UInt16).alias("vantage"), pl.all())
-        .collect()
+        .collect(engine=spool.engine(vantage.packets))
     )
