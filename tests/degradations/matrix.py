@@ -135,7 +135,7 @@ def figures(found: Mapping[Key, Outcome]) -> str:
         )
     )
     text = (
-        f"Over the {plain.pairs} samples precision is {plain.precision:.3f} and recall"
+        f"Over {plain.pairs} samples precision is {plain.precision:.3f} and recall"
         f" {plain.recall:.3f}; over their {spoiled.pairs} spoilt forms precision is"
         f" {spoiled.precision:.3f} and recall {spoiled.recall:.3f}."
     )
