@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from pcapdiag.flows.arrays import Rows
     from pcapdiag.spool import Spooled
 
-PART_ROWS: Final = 1 << 20
-"""Packets of a part: what building their flows takes stays below 0.4 GB."""
+PART_ROWS: Final = 1 << 19
+"""Packets of a part: what building their flows takes stays below 0.2 GB."""
 
 _BUCKETS: Final = 256
 """As many parts as there may be at most; neighbours are taken together up to PART_ROWS."""
