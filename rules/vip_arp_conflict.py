@@ -26,7 +26,8 @@ Not this rule
 
 Remedy
     arp_ignore=1 and arp_announce=2 on the realservers before they get the VIP, the VIP on lo with
-    a host mask; for two masters: let VRRP through between them. Flush the neighbour entries.
+    a host mask; for two masters: let VRRP through between them; for two cards of the director:
+    arp_ignore=1 alone, the VIP stays where it is. Flush the neighbour entries.
 
 References
     RFC 826; RFC 5227 section 2.4; Documentation/networking/ip-sysctl.rst, arp_ignore and
@@ -115,8 +116,9 @@ def _finding(case: Case, rows: pl.DataFrame) -> Finding:
     questions = rows.filter(pl.col("vantage") == first["vantage"]).height
     cited = _evidence(case, rows, astray)
     flux = code == "arp-flux"
+    who = f"Two cards of {names[0]}" if names[0] == names[1] else f"{names[0]} and {names[1]} both"
     return Finding(
-        title=f"{names[0]} and {names[1]} both answer ARP for {vip}",
+        title=f"{who} answer ARP for {vip}",
         summary=(
             f"{counted(questions, 'question')} of {asker} about {vip} had two answers: "
             f"{case.mac_text(macs[0])} ({names[0]}) and {case.mac_text(macs[1])} ({names[1]}). "
@@ -161,13 +163,13 @@ def _finding(case: Case, rows: pl.DataFrame) -> Finding:
 
 
 def _cause(roles: list[str | None], *, same_host: bool) -> tuple[str, str]:
-    if same_host:
-        return "arp-flux", "Both are cards of one host, which answers on each: confusing, no more"
     if "realserver" in roles:
         return (
             "realserver-answers",
             "A realserver says that the VIP is its own; who believes it is not balanced",
         )
+    if same_host:
+        return "arp-flux", "Both are cards of one host, which answers on each: confusing, no more"
     if roles == ["director", "director"]:
         return "two-masters", "Both directors own the VIP at the same time"
     return "stranger-answers", "One of them is not known to be a member of the cluster"
@@ -176,8 +178,10 @@ def _cause(roles: list[str | None], *, same_host: bool) -> tuple[str, str]:
 def _remedies(code: str, names: list[str], roles: list[str | None]) -> tuple[Remedy, ...]:
     if code == "two-masters":
         return (ipvs_remedies.one_master("both directors"),)
+    if code == "arp-flux":
+        return (ipvs_remedies.answer_on_one_card(names[0]),)
     wrong = [name for name, role in zip(names, roles, strict=True) if role != "director"]
-    return (ipvs_remedies.hide_vip(" and ".join(wrong or names)),)
+    return (ipvs_remedies.hide_vip(" and ".join(dict.fromkeys(wrong or names))),)
 
 
 def _evidence(case: Case, rows: pl.DataFrame, astray: pl.DataFrame) -> tuple[Evidence, ...]:

@@ -257,6 +257,23 @@ def hide_vip(host: str) -> Remedy:
     )
 
 
+def answer_on_one_card(host: str) -> Remedy:
+    """Let a director answer ARP for the VIP on the card that holds it, and on no other."""
+    name = "net.ipv4.conf.all.arp_ignore"
+    return Remedy(
+        where=host,
+        action="Answer ARP only on the card that holds the address asked for (arp_ignore=1).",
+        check=(f"sysctl {name}", "ip addr show | grep -w VIP"),
+        commands=(
+            f"sysctl -w {name}=1",
+            "ip neigh flush to VIP  # on the router and whoever else shares the LAN",
+        ),
+        persist=(_keep(name, 1),),
+        undo=(f"sysctl -w {name}=0",),
+        risk="Where the VIP is on lo, or on a card of another LAN, nobody answers for it any more.",
+    )
+
+
 def one_master(host: str) -> Remedy:
     """Let one director only own the VIP."""
     return Remedy(

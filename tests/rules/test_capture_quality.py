@@ -198,6 +198,43 @@ def test_captures_that_share_nothing_and_captures_of_another_hour():
     assert "not-simultaneous" in found(case(rs1=SERVED, rs2=late))
 
 
+@pytest.mark.parametrize(
+    ("ahead", "told"),
+    [(0.999, None), (1.001, "+1.001 s"), (-0.999, None), (-1.001, "-1.001 s")],
+)
+def test_a_clock_that_is_off_by_a_second(ahead, told):
+    """Less is corrected without a word; the clock that is off is named, and in which direction."""
+    shifted = "".join(
+        f"{1 + ahead + float(line.split()[0]):.4f} {line.split(maxsplit=1)[1]}\n"
+        for line in SERVED.splitlines()
+        if line
+    )
+    before = FORWARDING.replace("\n0.", "\n1.")
+    remarks = found(case(director=before, rs1=shifted))
+    assert set(remarks) == ({"clock-offset"} if told else set())
+    if told:
+        assert remarks["clock-offset"].subject == "rs1"
+        assert told in remarks["clock-offset"].summary
+        assert "clocks" in remarks["clock-offset"].remedies[0].action
+
+
+def test_a_filter_that_leaves_icmp_out():
+    """One echo request shows that it does not; of a host that is not known nothing is expected."""
+    without = "\n".join(line for line in SERVED.splitlines() if "icmp" not in line)
+    remarks = found(case(rs1=without))
+    assert set(remarks) == {"icmp-left-out"}
+    assert remarks["icmp-left-out"].severity is Severity.INFO
+    assert found(case(rs1=SERVED)) == {}
+    assert found(case(nobody=without)) == {}
+
+
+def test_a_file_that_ends_within_a_record():
+    """Cited is the last whole frame; a file that ends with a record is whole."""
+    remarks = found(changed(SERVED, cut_short=True))
+    assert {code: cited(item) for code, item in remarks.items()} == {"cut-short": {("rs1", 7)}}
+    assert found(changed(SERVED, cut_short=False)) == {}
+
+
 def test_an_empty_capture_is_not_examined():
     """Of nothing nothing can be said, and clean least of all."""
     outcomes = list(capture_quality.check(case(rs1="")))

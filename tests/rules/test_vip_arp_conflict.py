@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from pcapdiag.rules import vip_arp_conflict
 from stories import case, cited, marked
+from traces import trace
 
-from pcapdiag.result import Clean, Finding, NotExamined
+from pcapdiag.result import Clean, Finding, NotExamined, Severity
+from pcapdiag.site import Site, SiteHost
 
 DR = """
 0.000 c>s S seq=0 mss=1460 mac=x>d
@@ -97,6 +101,42 @@ def test_two_masters_are_told_from_a_realserver():
     other = DR.replace("c>s", "c2>s").replace("x>d", "x>r").replace("d>rs", "r>rs")
     (finding,), _, _ = judge(director=DR, director2=other, router=at_router(second="r"))
     assert finding.cause.code == "two-masters"
+
+
+def with_second_card(owner, **texts):
+    """Return the one finding where the site says that the MAC of `r` is a second card of a host."""
+    first, second = (
+        trace(f"0 {name}>x arp reply is=s").packets[0].columns["eth_src"]
+        for name in ({"director": "d", "realserver": "rs"}[owner], "r")
+    )
+    host = SiteHost(
+        {"director": "director", "realserver": "rs1"}[owner], owner, (), (first, second)
+    )
+    (finding,) = vip_arp_conflict.check(replace(case(**texts), site=Site(hosts=(host,))))
+    return finding
+
+
+def test_two_cards_of_the_director_are_no_two_owners():
+    """Linux answers on every card for any of its addresses: confusing, and the right host."""
+    texts = {"director": DR, "router": at_router(second="r")}
+    finding = with_second_card("director", **texts)
+    assert finding.cause.code == "arp-flux"
+    assert finding.severity is Severity.LOW
+    assert finding.hosts["owners"] == ("director",)
+    assert finding.title == "Two cards of director answer ARP for 203.0.113.10"
+    assert cited(finding) == marked(**texts)
+    (remedy,) = finding.remedies
+    assert "on lo" not in remedy.action
+    assert "arp_ignore=1" in remedy.commands[0]
+
+
+def test_two_cards_of_a_realserver_answer_for_what_is_not_its_own():
+    """That both are one host does not make it the owner of the VIP."""
+    router = at_router(second="r").replace("5.001 d>x", "5.001 rs>x")
+    finding = with_second_card("realserver", director=DR, router=router)
+    assert finding.cause.code == "realserver-answers"
+    assert finding.severity is Severity.HIGH
+    assert finding.remedies[0].where == "rs1"
 
 
 def test_different_answers_to_different_askers_are_no_conflict():
