@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
@@ -12,6 +12,10 @@ from pcapdiag.protocols import IpProto
 
 if TYPE_CHECKING:
     from pcapdiag.flows.vantage import VantageTables
+
+ELSEWHERE: Final = 10_000
+"""Missing packets per packet held from which numbers are not of a flow's stream, but of a forged
+segment, say: no capture that is of any use keeps less of a flow, samplers of switches included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +100,9 @@ def _unseen_bytes(vantage: VantageTables, side: str) -> tuple[int, int]:
         ((exists - control - held).clip(0) / size).ceil().cast(pl.Int64).alias("missing"),
         whole.cast(pl.Int64).alias("held"),
     )
-    lost, kept = rows.sum().row(0)
-    return lost or 0, (lost or 0) + (kept or 0)
+    stream = pl.col("missing") <= ELSEWHERE * pl.col("held").clip(1)
+    lost, kept = rows.filter(stream).sum().row(0)
+    return lost, lost + kept
 
 
 def _left_only(

@@ -156,6 +156,18 @@ def test_lost_packets_are_counted(cluster, analyse) -> None:
     assert loss.upper > loss.missing / loss.expected
 
 
+@pytest.mark.parametrize(("ahead", "lost"), [(500_000_000, False), (200_000, True)])
+def test_numbers_of_another_stream_are_no_loss(cluster, analyse, ahead, lost) -> None:
+    """Forged segments lie far ahead of a few packets; what a capture misses does not."""
+    net = cluster(method="nat", rport=8080)
+    for _ in range(10):
+        net.connect("rs1", rounds=5)
+    (tables,) = net.tables("rs1")
+    flows = tables.flows.with_columns(pl.col("orig_acked") + ahead)
+    loss = analyse([replace(tables, flows=flows)]).coverage.loss(0)
+    assert (loss.missing > 0) is lost
+
+
 def test_loss_is_told_by_direction(cluster, analyse) -> None:
     """Answers that a capture lost say nothing about requests, and hide in no total."""
     net = cluster(method="nat", rport=8080)
