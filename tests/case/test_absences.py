@@ -136,3 +136,36 @@ def test_an_error_about_data_sent_while_the_capture_stood_still_is_not_forged() 
     assert row["outside"] > 800_000
     (row,) = paused(case(director=director, rs1=rs1), 1, 2, 50).contradictions.rows(named=True)
     assert not row["covered"]
+
+
+@pytest.mark.parametrize(
+    ("until", "gap", "pace"),
+    [
+        (9.0, None, (10, 4, 1)),
+        (9.0, (3.2, 3.4), (10, 4, 1)),
+        (9.0, (2.5, 2.7), (None, None, None)),
+        (9.0, (1.3, 1.5), (None, None, None)),
+        (2.9, None, (None, None, None)),
+    ],
+)
+def test_a_pace_is_not_measured_over_a_gap(until, gap, pace) -> None:
+    """The message came at 2 s; what the sender sent in the second before and after must show."""
+    times = [1.2 + n / 100 for n in range(10)] + [2.1 + n / 100 for n in range(4)]
+    sent = [
+        f"{time:.2f} s>c A seq={1 + 100 * n} ack=1 len=100 mac=rs>x"
+        for n, time in enumerate([*times, 4.0])
+        if time < until
+    ]
+    rs1 = "\n".join(
+        (
+            *AT_RS.strip().splitlines()[:3],
+            *sent[:10],
+            "2.0 r>s icmp 4/0 quote=13 mac=d>rs ttl=60",
+            *sent[10:],
+            f"{until} c>s A seq=1 ack=1 ttl=63 mac=d>rs",
+        )
+    )
+    found = case(rs1=rs1)
+    if gap is not None:
+        paused(found, 0, *gap)
+    assert found.quenches.select("before", "after", "later").rows() == [pace]

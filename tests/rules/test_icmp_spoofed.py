@@ -8,7 +8,7 @@ import floods
 import polars as pl
 import pytest
 from pcapdiag.rules import icmp_spoofed
-from stories import ROLES, cited, marked
+from stories import ROLES, case, cited, marked
 from traces import trace
 
 from pcapdiag.case import Case
@@ -109,6 +109,23 @@ def test_a_late_error_about_acknowledged_data_was_sent():
     findings, clean, _ = judge(SERVED + late)
     assert findings == []
     assert clean[0].examined.icmp_errors == 5
+
+
+@pytest.mark.parametrize(("shown", "found"), [("", 0), ("unseen", 1)])
+def test_an_error_about_a_captured_packet_is_genuine_whoever_sent_that(shown, found):
+    """A stranger injects segments of a window half the numbers away; the realserver rejects them.
+
+    Neither the client's capture nor what counts as sent holds such numbers: the packet does.
+    """
+    client = SERVED.replace("ttl=63", "ttl=64").replace("mac=d>rs", "mac=c>x")
+    client += "9.0 c>s A seq=101 ack=1461 mac=c>x\n"
+    rs1 = SERVED + "".join(
+        f"{1 + n / 10:.2f} c>s A seq={2**31 + n} ack=1461 len=9 id=9{n} ttl=63 mac=d>rs {shown}\n"
+        f"{1.01 + n / 10:.2f} s>c icmp 3/10 quote={7 + 2 * n} mac=rs>x id={n + 1}\n"
+        for n in range(3)
+    )
+    outcomes = list(icmp_spoofed.check(case(client=client, rs1=rs1)))
+    assert [type(item) for item in outcomes] == [Finding if found else Clean]
 
 
 def test_a_connection_that_had_begun_before_is_not_judged():
