@@ -263,3 +263,50 @@ def test_a_connection_older_than_the_directors_capture_is_not_a_strangers():
         for line in AT_ANOTHER.strip().splitlines()
     )
     assert judge(director=later, rs1=rs1)[0] == []
+
+
+def two_directors(errors_at, apart):
+    """Return captures of a stranger and of the owner (MAC of `r`) of the connection of `c`.
+
+    Three errors about it reach one of the two. `apart`: seconds that the owner's clock is ahead.
+    """
+    stranger, owner = AT_ANOTHER.strip().splitlines()[:4], ["0.05 c>s S seq=0 mss=1460 mac=x>r"]
+    owner += ["0.0501 copy 1 ttl=63 mac=r>rs"]
+    rs1 = ["0.0002 c2>s S seq=0 mss=1460 ttl=63 mac=d>rs", "0.0502 c>s S mss=1460 ttl=63 mac=r>rs"]
+    for number in range(60):
+        at, data = 0.1 + number / 100, f"c>s PA seq={1 + 100 * number} ack=1 len=100"
+        owner += [f"{at:.4f} {data} mac=x>r", f"{at + 0.0001:.4f} copy {len(owner) + 1} mac=r>rs"]
+        owner[-1] += " ttl=63"
+        rs1 += [f"{at + 0.0002:.4f} {data} ttl=63 mac=r>rs"]
+    rs1 += ["1.0 s>c A seq=1 ack=6001 len=1460 mac=rs>x id=77"]
+    told, mac = (owner, "r") if errors_at == "owner" else (stranger, "d")
+    told += [rs1[-1].replace("mac=rs>x", "unseen")]
+    quoted = len(told)
+    told += [
+        f"{at} r>s icmp 3/4 mtu=1400 quote={quoted} mac=x>{mac} ttl=60 id={number} !"
+        for number, at in enumerate((1.1, 1.2, 1.4))
+    ]
+    for lines, client, mac in ((stranger, "c2", "d"), (owner, "c", "r")):
+        lines += [f"9.0 {client}>s A seq=1 ack=1 mac=x>{mac} id=400"]
+        lines += [f"9.0001 copy {len(lines)} ttl=63 mac={mac}>rs"]
+        rs1 += [f"9.0002 {client}>s A seq=1 ack=1 ttl=63 mac={mac}>rs id=400"]
+    ahead = [
+        f"{float(time) + apart:.4f} {rest}"
+        for time, rest in (line.split(maxsplit=1) for line in owner)
+    ]
+    captures = {"director": stranger, "director2": ahead, "rs1": rs1}
+    return {name: "\n".join(lines) for name, lines in captures.items()}
+
+
+@pytest.mark.parametrize("apart", [0, 3, -3])
+@pytest.mark.parametrize(
+    ("errors_at", "code"),
+    [("stranger", "no-connection-entry"), ("owner", "swallowed-by-director")],
+)
+def test_of_two_directors_the_one_without_the_connection_is_a_stranger(errors_at, code, apart):
+    """Each is asked what it forwarded itself, however far the clocks of the two are apart."""
+    texts = two_directors(errors_at, apart)
+    (finding,), clean, _ = judge(**texts)
+    assert finding.cause.code == code
+    assert cited(finding) == marked(**texts)
+    assert clean == []
