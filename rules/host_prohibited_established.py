@@ -27,7 +27,7 @@ Evidence
 
 Not this rule
     - The quoted packet is a SYN: the service is refused from the start (service-refused).
-    - Errors about UDP.
+    - Errors about UDP, and errors that went to another host than the sender of what they quote.
     - The connection had not been established as far as the captures show.
 
 Remedy

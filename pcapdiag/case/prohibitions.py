@@ -31,7 +31,7 @@ IS_PROHIBITED = (
 
 
 def frame(case: Case) -> pl.DataFrame:
-    """Return one row per message about a TCP packet of a known connection.
+    """Return one row per message about a TCP packet of a known connection, sent to its sender.
 
     Columns: those of ERROR_MESSAGES, of sights.first (seen_vantage, seen_row, the quote in full),
     emitter (director | realserver | other | unknown), emitter_mac, emitter_host, emitter_by (mac |
@@ -44,7 +44,7 @@ def frame(case: Case) -> pl.DataFrame:
         IS_PROHIBITED,
         pl.col("quoted_proto") == int(IpProto.TCP),
         pl.col("connection").is_not_null(),
-    )
+    ).join(_to_senders(case), on="message", how="semi", maintain_order="left")
     rows = sights.with_first(case, messages)
     rows = rows.join(
         sights.emitters(case, messages), on="message", how="left", maintain_order="left"
@@ -63,6 +63,27 @@ def frame(case: Case) -> pl.DataFrame:
             pl.col("quoted_tcp_seq") == pl.col("client_isn"),
         ).alias("quoted_syn"),
     )
+
+
+def _to_senders(case: Case) -> pl.DataFrame:
+    """Return the messages that went, where one capture shows them, to whom they quote as sender.
+
+    An error may quote anything and go anywhere; a host that rejects a packet tells whoever sent it
+    (RFC 792), of a packet in a tunnel the tunnel's other end.
+    """
+    told = pl.any_horizontal(
+        (pl.col("dst_hi") == pl.col(f"quoted_{sender}_hi"))
+        & (pl.col("dst_lo") == pl.col(f"quoted_{sender}_lo"))
+        for sender in ("src", "outer_src")
+    )
+    parts = [
+        vantage.icmp_errors.filter(told).select(
+            pl.lit(vantage.index, pl.UInt16).alias("vantage"), "row"
+        )
+        for vantage in case.vantages
+    ]
+    seen = case.errors.sightings.join(pl.concat(parts), on=["vantage", "row"], how="semi")
+    return seen.select("message").unique()
 
 
 def cut(case: Case) -> int:

@@ -73,6 +73,35 @@ def test_the_frames_cited_do_not_depend_on_clocks(ahead):
     assert cited(finding) == marked(**texts)
 
 
+def test_an_error_that_went_to_another_tells_nobody_of_this_connection():
+    """Whoever rejects a packet tells its sender: what goes to another client quotes it in vain."""
+    text = AT_REALSERVER.format(code="3/10")
+    findings, clean, _ = judge(rs1=text.replace("s>c icmp", "s>c2 icmp"))
+    assert findings == []
+    assert [item.examined.connections for item in clean] == [1]
+    half = text.replace("s>c icmp", "s>c2 icmp", 1)
+    (finding,), _, _ = judge(rs1=half)
+    assert cited(finding) == {("rs1", 10)}
+
+
+def test_a_realserver_that_rejects_what_a_tunnel_brings_tells_the_tunnels_other_end():
+    """The director is told of its own packet around the client's."""
+    text = """
+0.000 c>s S seq=0 mss=1460 mac=x>d
+0.0001 copy 1 ttl=63 mac=d>rs tun=ipip:d>rs
+0.002 c>s A seq=1 ack=1 mac=x>d
+0.0021 copy 3 ttl=63 mac=d>rs tun=ipip:d>rs
+0.003 c>s PA seq=1 ack=1 len=100 mac=x>d
+0.0031 copy 5 ttl=63 mac=d>rs tun=ipip:d>rs
+9.000 c>s PA seq=101 ack=401 len=100 mac=x>d
+9.0001 copy 7 ttl=63 mac=d>rs tun=ipip:d>rs
+9.0002 rs>d icmp 3/10 quote=8 mac=rs>d !
+"""
+    (finding,), _, _ = judge(director=text)
+    assert cited(finding) == marked(director=text)
+    assert judge(director=text.replace("rs>d icmp", "rs>r icmp"))[0] == []
+
+
 def test_a_director_that_rejects_is_named_by_its_mac():
     """The same message with the director's MAC is the director's."""
     texts = {"director": AT_DIRECTOR}
