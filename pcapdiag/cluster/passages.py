@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.schema import TUNNELS
 
 if TYPE_CHECKING:
     from pcapdiag.flows.vantage import VantageTables
 
+_OUTER: Final = ("outer_src_hi", "outer_src_lo", "outer_dst_hi", "outer_dst_lo")
+
 _SIGHT: Final = (
-    "row",
-    "flow",
-    "by_orig",
     "time_ns",
     "ttl",
     "eth_src",
@@ -27,25 +27,9 @@ _SIGHT: Final = (
     "direction",
     "tunnel",
     "tunnel_depth",
-    "outer_src_hi",
-    "outer_src_lo",
-    "outer_dst_hi",
-    "outer_dst_lo",
 )
 
 KINDS: Final = pl.Enum(["routed", "encapsulated", "decapsulated"])
-
-
-def sights(vantage: VantageTables) -> pl.LazyFrame:
-    """Return the packets of a vantage with row and the addresses of their tunnel, if any."""
-    outer = vantage.tunnels.lazy().select(
-        "row", "outer_src_hi", "outer_src_lo", "outer_dst_hi", "outer_dst_lo"
-    )
-    return (
-        vantage.packets.lazy()
-        .with_row_index("row")
-        .join(outer, on="row", how="left", maintain_order="left")
-    )
 
 
 def find(vantage: VantageTables) -> pl.DataFrame:
@@ -57,10 +41,27 @@ def find(vantage: VantageTables) -> pl.DataFrame:
     """
     if not vantage.packets.lazy().select(pl.col("copy_of").count()).collect().item():
         return _empty()
-    packets = sights(vantage)
-    seconds = packets.filter(pl.col("copy_of").is_not_null() & pl.col("flow").is_not_null())
-    pairs = seconds.select(*_SIGHT, "copy_of").join(
-        packets.select(_SIGHT), left_on="copy_of", right_on="row", suffix="_1"
+    seconds = (
+        vantage.packets.lazy()
+        .select("flow", "by_orig", "copy_of", *_SIGHT)
+        .with_row_index("row")
+        .filter(pl.col("copy_of").is_not_null() & pl.col("flow").is_not_null())
+        .collect()
+    )
+    firsts = spool.at(vantage.packets, seconds["copy_of"], *_SIGHT)
+    outer = vantage.tunnels.lazy().select("row", *_OUTER)
+    pairs = (
+        seconds.hstack(firsts.rename(lambda name: f"{name}_1"))
+        .lazy()
+        .join(outer, on="row", how="left", maintain_order="left")
+        .join(
+            outer,
+            left_on="copy_of",
+            right_on="row",
+            how="left",
+            suffix="_1",
+            maintain_order="left",
+        )
     )
     # Captures of two interfaces merged by time may show the outgoing sight first.
     swapped = (pl.col("ttl_1") < pl.col("ttl")).fill_null(False)
@@ -91,9 +92,9 @@ def find(vantage: VantageTables) -> pl.DataFrame:
         .when((drop > 0) | moved | turned.fill_null(False))
         .then(pl.lit("routed", KINDS))
     )
-    outer = [
+    around = [
         pl.when(bare).then(entry(name)).otherwise(leaving(name)).alias(name)
-        for name in ("tunnel", "outer_src_hi", "outer_src_lo", "outer_dst_hi", "outer_dst_lo")
+        for name in ("tunnel", *_OUTER)
     ]
     return (
         pairs.select(
@@ -109,7 +110,7 @@ def find(vantage: VantageTables) -> pl.DataFrame:
             entry("eth_dst").alias("in_dst"),
             leaving("eth_src").alias("out_src"),
             leaving("eth_dst").alias("out_dst"),
-            *outer,
+            *around,
         )
         .filter(pl.col("kind").is_not_null())
         .collect()
@@ -118,7 +119,6 @@ def find(vantage: VantageTables) -> pl.DataFrame:
 
 def _empty() -> pl.DataFrame:
     """Return no passages."""
-    addresses = ("outer_src_hi", "outer_src_lo", "outer_dst_hi", "outer_dst_lo")
     return pl.DataFrame(
         schema={
             "flow": pl.UInt32,
@@ -131,6 +131,6 @@ def _empty() -> pl.DataFrame:
             "ttl_drop": pl.Int16,
             **dict.fromkeys(("in_src", "in_dst", "out_src", "out_dst"), pl.UInt64),
             "tunnel": TUNNELS,
-            **dict.fromkeys(addresses, pl.UInt64),
+            **dict.fromkeys(_OUTER, pl.UInt64),
         }
     )
