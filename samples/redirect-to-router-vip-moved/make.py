@@ -75,6 +75,7 @@ def build(folder: Path) -> None:
                 cause="redirect-obeyed",
                 may_flows=[flow.id for flow in lab.flows],
                 hosts=["router"],
+                may_hosts=["director"],  # it sends the redirect, from its own address
                 facts={"obeyed": True},
                 cited={"director.pcap": redirect, "router.pcap": redirect},
             )
