@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 _SERVER: Final = ("resp_hi", "resp_lo", "resp_port")
 
+AT_ONE_TIME_NS: Final = 1_000_000_000
+"""No host holds a packet for longer than a second before it passes it on."""
+
 
 @dataclass(frozen=True)
 class Links:
@@ -99,8 +102,20 @@ def _shared_tuples(nodes: pl.DataFrame) -> pl.DataFrame:
 
 
 def _several_servers(nodes: pl.DataFrame) -> pl.DataFrame:
-    """Return the nodes whose client endpoint speaks to more than one server endpoint."""
-    return nodes.filter(pl.col("server").n_unique().over("client") > 1).select("node")
+    """Return the nodes whose client endpoint speaks to more than one server endpoint.
+
+    One vantage alone sees both halves of a translated connection at one time: ports that are used
+    again later are left out, and with them most of a large capture.
+    """
+    several = nodes.filter(pl.col("server").n_unique().over("client") > 1)
+    first, last = pl.col("first_ns") - AT_ONE_TIME_NS, pl.col("last_ns")
+    before = last.cum_max().shift(1).over("client")
+    behind = first.shift(-1).over("client")
+    apart = (
+        (first > before).fill_null(True) & (behind > last).fill_null(True)
+    ) & first.is_not_null()
+    elsewhere = pl.col("vantage").n_unique().over("client") > 1
+    return several.sort("client", "first_ns").filter(elsewhere | ~apart).select("node").sort("node")
 
 
 def _sights(

@@ -153,3 +153,16 @@ def test_a_masqueraded_flow_without_its_opening_is_no_service(cluster) -> None:
     found = links.find(net.tables("director"))
     assert set(found.nodes.get_column("originator_source")) == {"port"}
     assert found.translations.is_empty()
+
+
+@pytest.mark.parametrize(("later", "looked_at"), [(0, 2), (900_000_000, 2), (3_000_000_000, 0)])
+def test_a_port_used_again_is_no_other_half(cluster, later, looked_at) -> None:
+    """What one vantage saw of two servers at different times is not one forwarded connection."""
+    net = cluster(method="nat", rport=8080)
+    client = (net.address["client"], 40000)
+    for server in ("rs1", "rs2"):
+        packet = net.packet(client, (net.address[server], 8080), tcp_seq=1, tcp_flags=2)
+        net.seen("director", packet, "router", "director", "in")
+        net.wait(later)
+    nodes = identity.nodes(net.tables("director"))
+    assert len(links._several_servers(nodes)) == looked_at
