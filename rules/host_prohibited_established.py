@@ -128,7 +128,7 @@ def _finding(case: Case, messages: pl.DataFrame) -> Finding:
     name = icmp_name(first["ip_version"], first["icmp_type"], first["icmp_code"])
     replayed, logged = case.replayed(messages), case.logged_as_invalid(messages)
     likely, others = rejections.likeliest(
-        [item.candidates for item in replayed], [item.first_ns for item in replayed], logged
+        [item.candidates for item in replayed], [item.onset for item in replayed], logged
     )
     facts, after = _aftermath(messages)
     return Finding(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pcapdiag.case.case import Case
-    from pcapdiag.kernel.rejections import Candidate, Fate
+    from pcapdiag.kernel.rejections import Candidate, Fate, Onset
 
 MAX_CONNECTIONS: Final = 20
 """Connections of one finding that are replayed, those with most rejections first: enough to see
@@ -38,7 +38,7 @@ class Replayed:
     candidates: tuple[Candidate, ...]
     gap_ns: int
     passed_gap_ns: int
-    first_ns: int
+    onset: Onset
     rejected_row: int
     passed_row: int | None
 
@@ -151,27 +151,21 @@ def _one(case: Case, connection: int, vantage: int, messages: pl.DataFrame) -> R
         return None
     fates = _fates(segments, rejected, packets["row"].is_in(forwarded.implode()).to_list())
     first = min(rejected)
-    passed = [
-        rejections.gap_before(segments, number)
-        for number, fate in enumerate(fates)
-        if fate == "passed"
-    ]
+    passed = [number for number, fate in enumerate(fates) if fate == "passed"]
+    last = max((number for number in passed if number <= first), default=None)
     return Replayed(
         connection=connection,
         vantage=vantage,
         candidates=rejections.candidates(segments, fates, one_way=one_way),
         gap_ns=rejections.gap_before(segments, first),
-        passed_gap_ns=max(passed, default=0),
-        first_ns=segments[first].time_ns,
-        rejected_row=packets["row"][first],
-        passed_row=next(
-            (
-                packets["row"][number]
-                for number in range(first, -1, -1)
-                if fates[number] == "passed"
-            ),
-            None,
+        passed_gap_ns=max((rejections.gap_before(segments, item) for item in passed), default=0),
+        onset=rejections.Onset(
+            vantage,
+            None if last is None else segments[last].time_ns,
+            segments[first].time_ns,
         ),
+        rejected_row=packets["row"][first],
+        passed_row=None if last is None else packets["row"][last],
     )
 
 

@@ -53,6 +53,18 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class Onset:
+    """When a host began to reject a connection's packets, and when it last let one pass.
+
+    `passed_ns`: null where no packet before the first rejected one is known to have passed.
+    """
+
+    host: int
+    passed_ns: int | None
+    first_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class Reason:
     """A reason over several connections; `count`: of how many it explains everything."""
 
@@ -177,35 +189,56 @@ def logged(lines: Mapping[str, int]) -> str:
 
 def likeliest(
     found: Sequence[Sequence[Candidate]],
-    first_ns: Sequence[int],
+    onsets: Sequence[Onset],
     lines: Collection[str] = (),
 ) -> tuple[Reason | None, list[Reason]]:
     """Return the reason that explains most connections, and the others, best first.
 
-    `found` are the candidates of each connection, `first_ns` when its rejections began. Of those
+    `found` are the candidates of each connection, `onsets` when its rejections began. Of those
     that explain as many, the ones that the host's log bears out come first (`lines`: kinds of line
     it holds). Entries that went at one moment for several connections were flushed, whatever their
-    idle times.
+    idle times; one flush explains no connection that passed after another of its host had ended,
+    and what needs a second one is the weaker of equals.
     """
     borne_out = set().union(*(_BORNE_OUT.get(kind, set()) for kind in lines))
     texts: dict[str, str] = {}
-    fitting: dict[str, int] = {}
-    for connection in found:
+    fitting: dict[str, list[Onset]] = {}
+    for connection, onset in zip(found, onsets, strict=True):
         for candidate in connection:
             texts.setdefault(candidate.code, candidate.text)
-            fitting[candidate.code] = fitting.get(candidate.code, 0) + candidate.fits
+            fitting.setdefault(candidate.code, []).extend([onset] * candidate.fits)
+    first_ns = [onset.first_ns for onset in onsets]
     together = len(first_ns) >= AT_ONCE and max(first_ns) - min(first_ns) < AT_ONCE_NS
     order = list(texts)
     reasons = sorted(
-        (Reason(code, text, fitting[code]) for code, text in texts.items()),
+        (
+            Reason(code, text, _at_one_moment(met) if code == "flushed" else len(met))
+            for (code, text), met in zip(texts.items(), fitting.values(), strict=True)
+        ),
         key=lambda item: (
             -item.count,
             item.code not in borne_out,
+            item.count < len(fitting[item.code]),
             together and item.code != "flushed",
             order.index(item.code),
         ),
     )
     return (reasons[0], reasons[1:]) if reasons and reasons[0].count else (None, reasons)
+
+
+def _at_one_moment(onsets: Sequence[Onset]) -> int:
+    """Return how many onsets one loss of all entries explains at most, one of each host's."""
+
+    def met(moment: Onset) -> int:
+        return sum(
+            other.host == moment.host
+            and (other.passed_ns is None or other.passed_ns < moment.first_ns)
+            and moment.first_ns <= other.first_ns
+            for other in onsets
+        )
+
+    hosts = {onset.host for onset in onsets}
+    return sum(max(met(onset) for onset in onsets if onset.host == host) for host in hosts)
 
 
 def gap_before(segments: Sequence[Segment], number: int) -> int:

@@ -6,7 +6,7 @@ import pytest
 
 from pcapdiag.kernel import rejections
 from pcapdiag.kernel.netfilter import Segment
-from pcapdiag.kernel.rejections import Candidate, candidates, likeliest
+from pcapdiag.kernel.rejections import Candidate, Onset, candidates, likeliest
 from pcapdiag.protocols import TcpFlag
 
 S, A, F = int(TcpFlag.SYN), int(TcpFlag.ACK), int(TcpFlag.FIN | TcpFlag.ACK)
@@ -88,20 +88,44 @@ def test_nothing_rejected_or_too_much_to_replay_gives_no_reason():
 def test_three_connections_hit_within_a_second_were_flushed(spread_ns, best):
     """Both sides of the threshold; idle times end one by one, a flush ends all."""
     both = [Candidate(code, code, 1, 0, 1, 0) for code in ("timed-out", "flushed")]
-    first, others = likeliest([both] * 3, [0, 1, spread_ns])
+    onsets = [Onset(0, None, first_ns) for first_ns in (0, 1, spread_ns)]
+    first, others = likeliest([both] * 3, onsets)
     assert first is not None
     assert first.code == best
     assert {item.count for item in (first, *others)} == {3}
 
 
+@pytest.mark.parametrize(
+    ("hosts", "passed_ns", "flushed"),
+    [
+        ((0, 0, 0), (None, 15, 25), 1),  # each passes after the one before it ended
+        ((0, 0, 0), (None, 10, 30), 1),  # at that very moment is not before it
+        ((0, 0, 0), (None, 5, 25), 2),
+        ((0, 1, 2), (None, 15, 25), 3),  # each host may have been flushed by itself
+        ((0, 0, 0), (None, None, None), 3),
+    ],
+)
+def test_one_flush_is_one_moment(hosts, passed_ns, flushed):
+    """It explains no connection that passed after another of its host had ended."""
+    flush, other = (Candidate(code, code, 1, 0, 1, 0) for code in ("flushed", "out-of-window"))
+    onsets = [Onset(*row) for row in zip(hosts, passed_ns, (10, 20, 30), strict=True)]
+    first, others = likeliest([[flush, other]] * 2 + [[flush]], onsets)
+    assert {item.code: item.count for item in (first, *others)} == {
+        "flushed": flushed,
+        "out-of-window": 2,
+    }
+    assert first.code == ("flushed" if flushed == 3 else "out-of-window")
+
+
 def test_the_hosts_log_decides_between_equals():
     """It bears one reason out; it does not bring up a reason that explains fewer connections."""
     equal = [Candidate(code, code, 1, 0, 1, 0) for code in ("untracked", "lone-syn")]
-    first, others = likeliest([equal], [0], {"tcp-invalid"})
+    at = [Onset(0, None, 0)]
+    first, others = likeliest([equal], at, {"tcp-invalid"})
     assert first is not None
     assert [item.code for item in (first, *others)] == ["lone-syn", "untracked"]
     fewer = [equal[0], Candidate("lone-syn", "lone-syn", 0, 0, 1, 0)]
-    assert likeliest([fewer], [0], {"tcp-invalid"})[0].code == "untracked"
+    assert likeliest([fewer], at, {"tcp-invalid"})[0].code == "untracked"
 
 
 def test_what_a_log_holds_in_words():
