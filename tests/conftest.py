@@ -16,9 +16,10 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 
-# Before any test imports polars, which reads this once: for tables of some rows more threads only
-# cost time, and each of xdist's workers has a core to itself.
+# As the program does for small captures, and before any test imports polars, which reads this once:
+# for tables of some rows more threads and the streaming engine only cost time.
 os.environ.setdefault("POLARS_MAX_THREADS", "1")
+os.environ.setdefault("POLARS_ENGINE_AFFINITY", "in-memory")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,4 +1,4 @@
-"""How many cores a run takes, here or elsewhere.
+"""How many cores a run takes, here or elsewhere, and which of polars' engines.
 
 Decided before polars is imported, which starts its threads then: a process is never forked with
 threads in it, but spawned.
@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 
 VARIABLE: Final = "POLARS_MAX_THREADS"
 
+ENGINE: Final = "POLARS_ENGINE_AFFINITY"
+"""As pl.Config.set_engine_affinity, which would import polars, sets it."""
+
 SMALL_BYTES: Final = 64 << 20
-"""Captures of so many bytes together are analysed on one core: waking others for tables of some
-thousand rows costs several times the work itself."""
+"""Captures of so many bytes together are analysed on one core and by polars' in-memory engine:
+waking other cores for tables of some thousand rows costs several times the work itself, and so does
+setting up the streaming engine, 0.2 ms a query and some hundred queries."""
 
 LARGE_BYTES: Final = 64 << 20
 """Captures from this size on are read in processes of their own, if there are several: starting one
@@ -38,12 +42,15 @@ ANSWER_S: Final = 5
 def bound(inputs: Iterable[VantageInput], jobs: int | None = None) -> None:
     """Tell polars how many threads to start: `jobs`, or as many as the inputs are worth.
 
-    Without `jobs` a number that the user has set in the environment stands.
+    Without `jobs` a number that the user has set in the environment stands; so does an engine.
     """
+    small = _small(inputs)
+    if small:
+        os.environ.setdefault(ENGINE, "in-memory")
     if jobs is not None:
         os.environ[VARIABLE] = str(jobs)
-    elif VARIABLE not in os.environ and _small(inputs):
-        os.environ[VARIABLE] = "1"
+    elif small:
+        os.environ.setdefault(VARIABLE, "1")
 
 
 def _small(inputs: Iterable[VantageInput]) -> bool:

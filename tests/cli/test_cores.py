@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import polars as pl
 import pytest
 
 from pcapdiag.capture.vantages import VantageInput
@@ -12,9 +13,10 @@ from pcapdiag.cli import cores
 
 @pytest.fixture
 def unset(monkeypatch):
-    """Take the number of threads out of the environment, and put it back afterwards."""
-    monkeypatch.setenv(cores.VARIABLE, "0")  # so that it is restored whatever the test does
-    monkeypatch.delenv(cores.VARIABLE)
+    """Take threads and engine out of the environment, and put them back afterwards."""
+    for name in (cores.VARIABLE, cores.ENGINE):
+        monkeypatch.setenv(name, "0")  # so that it is restored whatever the test does
+        monkeypatch.delenv(name)
 
 
 def _inputs(*paths):
@@ -23,15 +25,16 @@ def _inputs(*paths):
 
 @pytest.mark.usefixtures("unset")
 def test_small_captures_take_one_core(tmp_path):
-    """Captures within the bound take one core, and one byte more takes all."""
+    """Captures within the bound take one core and the engine for it; one byte more takes all."""
     small, rest = tmp_path / "small.pcap", tmp_path / "rest.pcap"
     small.write_bytes(b"\0")
     with rest.open("wb") as file:
         file.truncate(cores.SMALL_BYTES)
     cores.bound(_inputs(rest, small))
-    assert cores.VARIABLE not in os.environ
+    assert {cores.VARIABLE, cores.ENGINE}.isdisjoint(os.environ)
     cores.bound(_inputs(rest))
     assert os.environ[cores.VARIABLE] == "1"
+    assert pl.Config.state()["POLARS_ENGINE_AFFINITY"] == "in-memory"
 
 
 @pytest.mark.usefixtures("unset")
@@ -39,14 +42,16 @@ def test_small_captures_take_one_core(tmp_path):
 def test_unknown_sizes_take_all_cores(path):
     """What comes through a pipe may be large, and a missing file decides nothing."""
     cores.bound(_inputs(path))
-    assert cores.VARIABLE not in os.environ
+    assert {cores.VARIABLE, cores.ENGINE}.isdisjoint(os.environ)
 
 
 def test_users_number_stands(monkeypatch):
-    """A number in the environment stands, unless --jobs gives another."""
+    """A number in the environment stands, unless --jobs gives another; so does an engine."""
     monkeypatch.setenv(cores.VARIABLE, "3")
+    monkeypatch.setenv(cores.ENGINE, "streaming")
     cores.bound(_inputs())
     assert os.environ[cores.VARIABLE] == "3"
+    assert os.environ[cores.ENGINE] == "streaming"
     cores.bound(_inputs(), jobs=2)
     assert os.environ[cores.VARIABLE] == "2"
 
