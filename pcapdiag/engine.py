@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
@@ -52,8 +52,7 @@ MAX_ILLUSTRATED: Final = 20
 """Findings that get figures, the worst first: more are not looked at one by one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Instant:
+class Instant(NamedTuple):
     """A moment: nanoseconds UTC, or, where `relative`, after the first packet of all captures."""
 
     ns: int

@@ -7,10 +7,9 @@ import importlib.util
 import inspect
 import pkgutil
 import re
-from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pcapdiag.errors import RuleError
 from pcapdiag.rule import Check, Needs, RuleInfo
@@ -27,8 +26,7 @@ ENTRY_POINTS = "pcapdiag.rules"
 _ID = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """A rule ready to be run."""
 
     id: str

@@ -12,10 +12,9 @@ addresses.py) and as one text column in exports; MACs as one UInt64 and as text.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntFlag
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
@@ -61,8 +60,7 @@ class DecodeNote(IntFlag):
     QUOTE_BAD_HEADER = 1 << 19  # the IP header that an ICMP error quotes contradicts itself
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """One column: what a reader of the table has to know."""
 
     name: str

@@ -11,7 +11,7 @@ import stat
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
@@ -183,8 +183,7 @@ def _within_memory(
     return replace(read, decoded=replace(read.decoded, packets=kept))
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
+class Options(NamedTuple):
     """What read_capture is asked for beside a path and a number."""
 
     digest: bool = False

@@ -6,8 +6,7 @@ Format: draft-ietf-opsawg-pcapng. Blocks are numbered, and reading ends, as in w
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -34,8 +33,7 @@ _MAX_TURNS: Final = 2048
 """Changes of byte order that are followed in one go: bounds what hostile files can pile up."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Found:
+class _Found(NamedTuple):
     """The complete blocks in the data, and what comes behind them."""
 
     starts: NDArray[np.int64]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
-class PcapngLayout:
+class PcapngLayout(NamedTuple):
     """How blocks of one byte order are laid out; a walk.Layout.
 
     A section header in the other byte order is no block of this layout.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -24,8 +23,7 @@ _ENHANCED_FIXED: Final = 28
 _NO_DROP_COUNT: Final = 0xFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class PacketColumns:
+class PacketColumns(NamedTuple):
     """One element a packet block; where `bad` is set, only those before its index are meant."""
 
     start: NDArray[np.int64]

@@ -7,8 +7,7 @@ lockstep.py does it at many places at once and arrives at the same answer.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import numpy as np
 
@@ -54,8 +53,7 @@ class Layout(Protocol):
         """Return at which positions a record may start; each has a whole header before the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Walk:
+class Walk(NamedTuple):
     """The records that lie completely within the bytes walked over."""
 
     starts: NDArray[np.int64]

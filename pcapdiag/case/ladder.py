@@ -6,9 +6,9 @@ again, the end, and the ICMP errors about the connection. What was repeated is o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import polars as pl
 
@@ -48,16 +48,14 @@ Visits = dict[int, list[dict[str, Any]]]
 """Rows (frame, time_ns) by place, in the order in which a packet comes by."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ladder:
+class Ladder(NamedTuple):
     """Columns in the order of the path, and the arrows between them by time."""
 
     columns: tuple[str, ...] = ()
     steps: tuple[LadderStep, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Packet:
+class _Packet(NamedTuple):
     """One row of the ladder: the arrows of one packet."""
 
     steps: tuple[LadderStep, ...]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
@@ -13,8 +12,7 @@ if TYPE_CHECKING:
     from pcapdiag.case.case import Case
 
 
-@dataclass(frozen=True, slots=True)
-class Price:
+class Price(NamedTuple):
     """Of errors that were not handed on.
 
     repeats: packets that their senders sent again after the first error; packets: how many

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import polars as pl
 
@@ -26,8 +25,7 @@ _HOST_BITS: Final = {4: 8, 6: 64}
 """Of addresses in the subnet that two neighbours are taken to share where no mask is known."""
 
 
-@dataclass(frozen=True, slots=True)
-class Criteria:
+class Criteria(NamedTuple):
     """True where a criterion holds in all redirects that show it, false in any; None: none does.
 
     same_interface: the packet left by the network card it had come in by. same_subnet: its sender

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import polars as pl
 
@@ -24,8 +23,7 @@ whether one reason fits all, few enough to take a second."""
 _SEGMENT: Final = ("time_ns", "tcp_flags", "tcp_seq", "tcp_ack", "tcp_window", "payload_len")
 
 
-@dataclass(frozen=True, slots=True)
-class Replayed:
+class Replayed(NamedTuple):
     """One connection, as the host that rejected its packets saw it.
 
     gap_ns: how long it had been silent before the first rejected packet; passed_gap_ns: the longest

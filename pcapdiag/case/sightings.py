@@ -6,8 +6,7 @@ towards the clients, its side towards the realservers, realserver.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import polars as pl
 
@@ -39,8 +38,7 @@ _SCHEMA: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """A column; `vantage` is None where nothing was captured."""
 
     name: str
@@ -49,8 +47,7 @@ class Place:
     vantage_name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(NamedTuple):
     """A connection's places, client first and realserver last, and its packets at them.
 
     sights: `_SCHEMA` and place (Int64, index into `places`), by time on the common clock; on the

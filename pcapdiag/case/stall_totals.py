@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import polars as pl
 
@@ -14,8 +13,7 @@ if TYPE_CHECKING:
     from pcapdiag.kernel.encapsulations import Encapsulation
 
 
-@dataclass(frozen=True, slots=True)
-class StallTotals:
+class StallTotals(NamedTuple):
     """Facts of a finding, by name; see the functions that make them.
 
     explanation: what may lie on the path, to follow "The path MTU"; "" where nothing explains it.

@@ -7,8 +7,7 @@ of bad checksums must.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -41,8 +40,7 @@ ETHERNET_MTU: Final = 1500
 _RANKS: Final = {"client": 0, "router": 1, "director": 2, "realserver": 3}
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(NamedTuple):
     """Verdicts of one vantage's packets, and why some captures could not be read again.
 
     `sums` has vantage, row, layer (transport | outer), verdict (VERDICTS), partial, residual.

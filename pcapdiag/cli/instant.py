@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Final
+from typing import Final, NamedTuple
 
 _SECOND: Final = 1_000_000_000
 
@@ -19,8 +18,7 @@ _RFC3339: Final = re.compile(
 _RELATIVE: Final = re.compile(r"\+(\d+)(?:\.(\d*))?", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """Nanoseconds since 1970 UTC, or since the first packet where `relative`."""
 
     ns: int

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
@@ -51,8 +51,7 @@ _NOT_ICMP_S_BUSINESS: Final = re.compile(
 """Exclusions that take nothing from ICMP: "not port 22", "not arp"."""
 
 
-@dataclass(frozen=True, slots=True)
-class Visibility:
+class Visibility(NamedTuple):
     """Whether a packet would have been seen, and why not (or how that is known)."""
 
     ok: bool

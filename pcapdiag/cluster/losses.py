@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
@@ -18,8 +17,7 @@ ELSEWHERE: Final = 10_000
 segment, say: no capture that is of any use keeps less of a flow, samplers of switches included."""
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
+class Loss(NamedTuple):
     """What a capture lost: `missing` of `expected` packets; `upper` bounds the share.
 
     `dropped` is what the capturing program counted; None where it did not say.
@@ -36,8 +34,7 @@ class Loss:
         return self.missing / self.expected if self.expected else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Losses:
+class Losses(NamedTuple):
     """What a capture lost of what clients sent, of what servers sent, and of both together."""
 
     of_clients: Loss

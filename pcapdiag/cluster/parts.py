@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Address = tuple[int, int]
 """An IP address as (hi, lo), see addresses.py."""
@@ -16,8 +16,7 @@ contradicts. Low: nothing shows it."""
 RoleSource = Literal["given", "inferred", "refuted", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
-class VantageRole:
+class VantageRole(NamedTuple):
     """What a vantage is, who says so, and why in one sentence."""
 
     name: str
@@ -59,8 +58,7 @@ class ServiceInfo:
     confidence: Confidence = "low"
 
 
-@dataclass(frozen=True, slots=True)
-class EdgeInfo:
+class EdgeInfo(NamedTuple):
     """An arrow of the cluster figure between two hosts, by name."""
 
     source: str

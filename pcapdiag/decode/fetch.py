@@ -8,9 +8,8 @@ whatever lengths a packet claims; `Window.kept` tells real zeros from missing by
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -28,8 +27,7 @@ _CELLS_AT_ONCE: Final = 1 << 14
 """What is summed at once: 1 MiB stays within the processor's cache."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """`width` bytes a row; n rows."""
 
     raw: U8

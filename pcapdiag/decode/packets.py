@@ -6,7 +6,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -220,8 +220,7 @@ def _bounds(batch: FrameBatch) -> tuple[Offsets, Offsets]:
     return batch.start + np.minimum(kept, body), batch.start + body
 
 
-@dataclass(frozen=True, slots=True)
-class _Headers:
+class _Headers(NamedTuple):
     """What every packet has: one row a frame, but for tunnels, their headers and SACK blocks."""
 
     link: Link

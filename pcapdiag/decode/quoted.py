@@ -6,8 +6,7 @@ lengths in the quoted header are those of the packet that was, and say nothing a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 _LARGEST_QUOTE: Final = 0xFFFF
 
 
-@dataclass(frozen=True, slots=True)
-class Quotes:
+class Quotes(NamedTuple):
     """What the errors quote: one row for each error among the ICMP messages."""
 
     row: Indices

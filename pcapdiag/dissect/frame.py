@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 MAX_LINES: Final = 60
 """Of one frame: an ICMP error with its quote has about fifty worth reading."""
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """The bytes of a frame, without payload, its LINKTYPE_ value and its length on the wire."""
 
     data: bytes

@@ -9,9 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 TIME_LIMIT_S: Final = 20.0
 """For one slice: tshark starts in under a second and dissects 200 frames in less; a machine under
@@ -21,8 +20,7 @@ _CODE: Final = "from pcapdiag.dissect.pyshark_process import run; run({!r}, {!r}
 _MAX_ANSWERS: Final = 16 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(NamedTuple):
     """Lines by number of the frame in the slice; `note` says why some are missing."""
 
     lines: dict[int, list[str]]

@@ -6,8 +6,7 @@ is asked for. Frame numbers differ there, so each cited frame's comment names it
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -37,8 +36,7 @@ Place = tuple[int, int]
 """Index of the vantage, and of the capture within the case."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exhibit:
+class Exhibit(NamedTuple):
     """A frame out of its capture. `headers` and `inner` are those of decode.extent."""
 
     vantage: int
@@ -55,8 +53,7 @@ class Exhibit:
     """One for each citation; empty for context."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exhibits:
+class Exhibits(NamedTuple):
     """Frames by vantage, capture and frame number; `notes` say what is missing and why."""
 
     frames: tuple[Exhibit, ...]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import io
 import zipfile
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Final
+from dataclasses import fields
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -35,8 +35,7 @@ _TABLES: Final = tuple(item.name for item in fields(Decoded))
 _DATE: Final = (1980, 1, 1, 0, 0, 0)  # the zip format's first: equal captures give equal bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What is written of one capture."""
 
     capture: IndexedCapture

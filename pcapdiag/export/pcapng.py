@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,8 +20,7 @@ _MAX_OPTION: Final = 0xFFFF - 3
 _MAX_NAME: Final = 255
 
 
-@dataclass(frozen=True, slots=True)
-class OutInterface:
+class OutInterface(NamedTuple):
     """Where frames of one link type were captured."""
 
     name: str
@@ -30,8 +28,7 @@ class OutInterface:
     linktype: int
 
 
-@dataclass(frozen=True, slots=True)
-class OutFrame:
+class OutFrame(NamedTuple):
     """A frame to be written; `wire_len` counts the bytes that it had, not those that are kept."""
 
     interface: int

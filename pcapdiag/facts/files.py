@@ -6,9 +6,8 @@ import gzip
 import os
 import stat
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple, cast
 
 from pcapdiag.errors import UsageError
 from pcapdiag.facts import ipvsadm, kernel_log
@@ -30,24 +29,21 @@ _NAMES: Final = ("dmesg", "messages", "syslog", "kern", "journal", "ipvsadm")
 """How the names of what is known begin, where a whole directory is given."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostLog:
+class HostLog(NamedTuple):
     """What the logs of one host say. `host`: as given, or the file's stem."""
 
     host: str
     counts: tuple[LogCount, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class HostTimeouts:
+class HostTimeouts(NamedTuple):
     """How long ip_vs of one host remembers quiet connections, by its own ipvsadm."""
 
     host: str
     timeouts: Timeouts
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """All that was given; notes say what was read and what was of no use."""
 
     logs: tuple[HostLog, ...] = ()

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,8 +52,7 @@ _REPEATED_HERE: Final = re.compile(r"message repeated (?P<times>\d{1,9}) times: 
 """rsyslog: so many of the line in brackets."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogCount:
+class LogCount(NamedTuple):
     """How often a host's log holds a kind of line about one sender."""
 
     kind: str

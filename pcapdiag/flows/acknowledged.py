@@ -6,8 +6,7 @@ mode sees the client's data and never the ACKs for it. Such sides stay without a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -30,8 +29,7 @@ _RST: Final = np.uint16(TcpFlag.RST)
 _LOWEST: Final = np.int32(np.iinfo(np.int32).min)
 
 
-@dataclass(frozen=True, slots=True)
-class Heard:
+class Heard(NamedTuple):
     """What the peer said about each segment's bytes. Positions on the axis, one per segment."""
 
     acked: Rows
@@ -137,8 +135,7 @@ def _sacks(
     return sacked, left[heads], np.maximum.reduceat(right, heads)
 
 
-@dataclass(frozen=True, slots=True)
-class Fate:
+class Fate(NamedTuple):
     """Per segment: proof of what got through, and of what never did though repeated."""
 
     largest_acked: Rows

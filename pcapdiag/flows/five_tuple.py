@@ -7,8 +7,7 @@ process: they may partition work. Two of a million flows share one with a chance
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -39,8 +38,7 @@ _K: Final = tuple(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
+class Keys(NamedTuple):
     """What identifies each packet's five-tuple; arrays of one length, one element a packet."""
 
     tuple_key: NDArray[np.uint64]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -29,8 +28,7 @@ _CLOSED_BY: Final = ("orig-fin", "resp-fin", "orig-rst", "resp-rst")
 """Index: 2 for RST, plus 1 for the responder."""
 
 
-@dataclass(frozen=True, slots=True)
-class Flows:
+class Flows(NamedTuple):
     """What build() makes of a packets table."""
 
     flows: pl.DataFrame
@@ -39,8 +37,7 @@ class Flows:
     """Table `packets_in_flows`, one row a packet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """The flows of some packets of a vantage: of all, or of all that share certain five-tuples."""
 
     flows: pl.DataFrame
@@ -105,8 +102,7 @@ def _measure(
     return found, measures, (rows, originals)
 
 
-@dataclass(frozen=True, slots=True)
-class InFlows:
+class InFlows(NamedTuple):
     """The packets_in_flows table as arrays, one element a packet."""
 
     flow: NDArray[np.int32]

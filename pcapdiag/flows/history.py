@@ -11,9 +11,8 @@ thing for the first time; T, W and G again at the 10th, 100th, ... time. Second 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -35,8 +34,7 @@ MAX_FLOWS: Final = 1000
 _LOGARITHMIC: Final = frozenset("TWG")
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(NamedTuple):
     """One time that a byte was sent."""
 
     row: int
@@ -46,8 +44,7 @@ class Send:
     """Since the send before; None for the first."""
 
 
-@dataclass(frozen=True, slots=True)
-class SackBlock:
+class SackBlock(NamedTuple):
     """One SACK block (RFC 2018): offsets of the side whose bytes it is about, as in `flows`."""
 
     row: int
@@ -55,8 +52,7 @@ class SackBlock:
     right: int
 
 
-@dataclass(frozen=True, slots=True)
-class SideHistory:
+class SideHistory(NamedTuple):
     """One side of a flow; bytes are offsets from `seq_first`."""
 
     stuck_series: tuple[Send, ...]
@@ -65,8 +61,7 @@ class SideHistory:
     """What the peer SACKed of it, in order of row; a block below the ACK is a D-SACK (RFC 2883)."""
 
 
-@dataclass(frozen=True, slots=True)
-class FlowHistory:
+class FlowHistory(NamedTuple):
     """One flow."""
 
     flow: int

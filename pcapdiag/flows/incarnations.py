@@ -9,8 +9,7 @@ direction SYN-ACKs mark the beginning by the same rules.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -37,8 +36,7 @@ SOURCES: Final = ("syn", "syn-ack", "port", "first")
 """Indices into this are `originator_source`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Handshakes:
+class Handshakes(NamedTuple):
     """The SYN-flagged packets of a vantage, in tuple order (five-tuple, then row)."""
 
     place: Rows

@@ -6,8 +6,7 @@ A conversation is never cut: one that is larger than a part makes a larger part.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -42,8 +41,7 @@ COLUMNS: Final = (
 """What flows are made of."""
 
 
-@dataclass(frozen=True, slots=True)
-class Partitions:
+class Partitions(NamedTuple):
     """The packets that are IP, in one file for each chunk of the table, ordered by bucket."""
 
     paths: tuple[str, ...]

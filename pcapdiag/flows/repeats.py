@@ -9,7 +9,7 @@ the bytes they hold.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -64,8 +64,7 @@ class Packets:
     time: NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Repeats:
+class Repeats(NamedTuple):
     """Packets with bytes that begin below what their side had sent, in order of side and row."""
 
     at: Rows

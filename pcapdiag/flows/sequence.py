@@ -8,8 +8,7 @@ restarts by itself at each lane.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -27,8 +26,7 @@ unless the capture lost a gigabyte; what is further away is forged or another co
 _NOWHERE: Final = int(np.iinfo(np.int64).max)
 
 
-@dataclass(frozen=True, slots=True)
-class Axis:
+class Axis(NamedTuple):
     """Where each packet's bytes lie. Arrays per packet (side order) and per segment.
 
     Packets that could not be placed lie empty at their lane's begin.

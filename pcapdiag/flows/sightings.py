@@ -18,7 +18,7 @@ duplicate ACKs may be equal to the last bit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import numpy as np
 
@@ -202,8 +202,7 @@ def _pair(upper: NDArray[Any], lower: NDArray[Any]) -> Words:
     return both.view(np.uint64)[:, 0]
 
 
-@dataclass(frozen=True, slots=True)
-class _Repeats:
+class _Repeats(NamedTuple):
     """Alike packets, run by run in row order, with what tells their places apart."""
 
     rows: Rows
@@ -229,8 +228,7 @@ class _Repeats:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Places:
+class _Places(NamedTuple):
     """Alike packets ordered by place, which of them follow another at the same place, how soon."""
 
     order: Rows

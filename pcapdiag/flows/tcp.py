@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Self
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 import numpy as np
 import polars as pl
@@ -40,8 +40,7 @@ Repeated = tuple["Rows", "Rows"]
 """Rows of repetitions, and for each the row of the packet that carried its first byte first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sacks:
+class Sacks(NamedTuple):
     """SACK blocks of first sights, by side."""
 
     about: NDArray[np.int32]

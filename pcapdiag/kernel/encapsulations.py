@@ -6,8 +6,7 @@ An inner MTU is the carrier's MTU less the overhead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 ETHERNET_MTU: Final = 1500
 """Of the carriers that most paths consist of (RFC 894)."""
@@ -17,8 +16,7 @@ IPIP_OVERHEAD: Final = 20
 """What LVS-TUN adds by default (RFC 2003)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Encapsulation:
+class Encapsulation(NamedTuple):
     """A way to wrap packets and the bytes it adds."""
 
     name: str

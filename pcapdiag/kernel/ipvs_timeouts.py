@@ -6,16 +6,14 @@ When it runs out nothing is sent: only the next packet tells.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 TIME_WAIT_S: Final = 120
 LAST_ACK_S: Final = 30
 """tcp_timeouts: fixed, `ipvsadm --set` does not reach them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+class Timeouts(NamedTuple):
     """The three timeouts that `ipvsadm --set` changes, in seconds; as they are by default."""
 
     established_s: int = 900

@@ -13,7 +13,7 @@ and TUN only the client's direction passes (leave the other out of what is repla
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from pcapdiag.protocols import TcpFlag
 
@@ -88,8 +88,7 @@ _LAWFUL: Final = frozenset(
 """tcp_valid_flags, PSH, URG, ECE and CWR aside."""
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """One TCP packet. `reply`: sent by the side that did not open the connection."""
 
     time_ns: int
@@ -125,8 +124,7 @@ class Settings:
     timeouts_s: Mapping[str, float] = field(default_factory=lambda: TIMEOUTS_S)
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """What a stateful rule was told of one packet."""
 
     state: Literal["new", "established", "invalid"]

@@ -8,7 +8,7 @@ have rejected and did, and what it should not have, orders them.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from pcapdiag.kernel.netfilter import REASONS, TIMEOUTS_S, Segment, Settings, Verdict, replay
 from pcapdiag.protocols import TcpFlag
@@ -35,8 +35,7 @@ may meet by chance."""
 AT_ONCE_NS: Final = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """One possible reason. `rejected`, `passed`: how many packets of each fate it gets right."""
 
     code: str
@@ -52,8 +51,7 @@ class Candidate:
         return self.rejected == self.of_rejected and self.passed == self.of_passed
 
 
-@dataclass(frozen=True, slots=True)
-class Onset:
+class Onset(NamedTuple):
     """When a host began to reject a connection's packets, and when it last let one pass.
 
     `passed_ns`: null where no packet before the first rejected one is known to have passed.

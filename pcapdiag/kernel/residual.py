@@ -7,8 +7,7 @@ the checksum alone leaves the residual m' - m behind, whatever else the message 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,8 +18,7 @@ _TTL_STEP: Final = 0x0100
 """The quoted TTL is the high byte of its word: one hop changes the word by this much."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hypothesis:
+class Hypothesis(NamedTuple):
     """A change that was not accounted for: `what` in words.
 
     `expected` is the residual that it leaves in each message of the group, in their order.
@@ -30,8 +28,7 @@ class Hypothesis:
     expected: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(NamedTuple):
     """What fits all messages of a group. `code`: a finding's cause code."""
 
     code: str

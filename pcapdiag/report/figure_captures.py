@@ -6,8 +6,7 @@ known is drawn at its own times, hollow.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pcapdiag.report import instants, wording
 from pcapdiag.report.plain import counted, line
@@ -28,8 +27,7 @@ _ROW: Final = 36
 _TOP: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(NamedTuple):
     """One capture file; `error` is the half width of the clock's uncertainty."""
 
     x: float
@@ -37,8 +35,7 @@ class Bar:
     error: float
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One vantage."""
 
     name: str
@@ -49,8 +46,7 @@ class Row:
     clock: str
 
 
-@dataclass(frozen=True, slots=True)
-class CapturesFigure:
+class CapturesFigure(NamedTuple):
     """Rows above one axis from `first` to `last`."""
 
     width: int

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pcapdiag.report.plain import counted, line
 
@@ -33,8 +32,7 @@ _SPREAD: Final = 36  # as long as they all leave from the side of the box
 _BULGE: Final = 44  # of an arrow around other columns
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(NamedTuple):
     """A host; (x, y) is its middle."""
 
     name: str
@@ -44,8 +42,7 @@ class Node:
     captured: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     """An arrow as an SVG path, its head, and where its number stands."""
 
     number: int
@@ -58,8 +55,7 @@ class Line:
     """Path of the cross on a broken arrow; empty on others."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterFigure:
+class ClusterFigure(NamedTuple):
     """Boxes and arrows."""
 
     width: int

@@ -6,9 +6,8 @@ by the line's form and by words, never by colour alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pcapdiag.report import instants
 from pcapdiag.report.plain import line
@@ -31,16 +30,14 @@ _CHARACTER: Final = 6.4  # width of a character at 12 px, generous
 _MAX_LABEL: Final = 90
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A place."""
 
     name: str
     x: int
 
 
-@dataclass(frozen=True, slots=True)
-class Arrow:
+class Arrow(NamedTuple):
     """One way of a packet; a lost one ends before it arrives, with a cross at `cross`."""
 
     x1: int
@@ -50,8 +47,7 @@ class Arrow:
     fate: str
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One packet, or one kind of packet that was repeated."""
 
     number: int
@@ -66,8 +62,7 @@ class Row:
     """Path to the row of the packet that this error quotes; empty without."""
 
 
-@dataclass(frozen=True, slots=True)
-class LadderFigure:
+class LadderFigure(NamedTuple):
     """Columns, rows and the instant that times count from."""
 
     width: int

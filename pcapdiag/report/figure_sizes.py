@@ -7,8 +7,7 @@ logarithmic, because a thousand delivered acknowledgements must not hide three l
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +26,7 @@ _SINGLE: Final = 4
 """Lengths next to the border that keep a row of their own: they bound the path MTU."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One length or range of lengths."""
 
     label: str
@@ -40,8 +38,7 @@ class Row:
     delivered_width: int
 
 
-@dataclass(frozen=True, slots=True)
-class SizesFigure:
+class SizesFigure(NamedTuple):
     """Rows from the shortest length down, and where nothing longer arrives (None: everywhere)."""
 
     width: int

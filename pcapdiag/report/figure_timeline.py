@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pcapdiag.report import instants
 from pcapdiag.report.plain import line, number
@@ -22,8 +21,7 @@ _GAP: Final = 14
 _MAX_SPAN_S: Final = 1e9  # thirty years
 
 
-@dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(NamedTuple):
     """One bin that is not empty."""
 
     x: float
@@ -31,8 +29,7 @@ class Bar:
     height: float
 
 
-@dataclass(frozen=True, slots=True)
-class Strip:
+class Strip(NamedTuple):
     """One series."""
 
     name: str
@@ -41,8 +38,7 @@ class Strip:
     bars: tuple[Bar, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class TimelineFigure:
+class TimelineFigure(NamedTuple):
     """Strips above one axis from `first` to `last`; `bin` is the length of time of one bar."""
 
     width: int

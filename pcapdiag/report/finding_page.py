@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pcapdiag.report import figure_ladder, figure_sizes, figure_timeline, instants, plain, story
 
@@ -18,8 +17,7 @@ _FIRST: Final = {"primary": 0, "counter": 1, "related": 2}
 """What is shown first where not all evidence fits: proof, then doubt, then support."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """How much of each list and text is shown."""
 
     findings: int
@@ -31,8 +29,7 @@ class Limits:
     command: int  # characters of a command
 
 
-@dataclass(frozen=True, slots=True)
-class FindingPage:
+class FindingPage(NamedTuple):
     """What finding.html.j2 puts out; evidence stands beside its id."""
 
     anchor: str

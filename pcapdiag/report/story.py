@@ -5,8 +5,7 @@ No findings is never "all is well": it says what was examined and what was not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pcapdiag.report.instants import span
 from pcapdiag.report.plain import counted, number
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
     from pcapdiag.result import Finding, NotExamined, Remedy, Result, Scope, Vantage
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """What to do now: a sentence, where, and what to type."""
 
     text: str
@@ -29,8 +27,7 @@ class Step:
     finding: Finding | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(NamedTuple):
     """Questions that one capture (or None: nothing that could be named) would answer."""
 
     command: str | None

@@ -247,7 +247,7 @@ def test_frame_without_a_time_says_so(tmp_path):
     item = found.frames[0]
     from pcapdiag.capture.frames import NO_TIME
 
-    timeless = replace(item, raw=replace(item.raw, time_ns=NO_TIME))
+    timeless = item._replace(raw=item.raw._replace(time_ns=NO_TIME))
     out = io.BytesIO()
-    evidence.write(out, [tables], replace(found, frames=(timeless,)), CLUSTER)
+    evidence.write(out, [tables], found._replace(frames=(timeless,)), CLUSTER)
     assert b"the original has no time" in out.getvalue()
