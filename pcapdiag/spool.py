@@ -163,7 +163,7 @@ def at(table: Table, rows: pl.Series | Sequence[int], *names: str) -> pl.DataFra
     if isinstance(table, Spooled):
         return table.at(np.asarray(rows, dtype=np.int64), names)
     index = rows if isinstance(rows, pl.Series) else pl.Series(values=rows, dtype=pl.UInt32)
-    return (table.select(names) if names else table)[index]
+    return (table[list(names)] if names else table)[index]
 
 
 def engine(table: Table) -> Literal["auto", "streaming"]:

@@ -422,13 +422,15 @@ def _unclear(case: Case, service: str, direction: str, suspect_len: int) -> int:
 def _heedless(case: Case, service: str, direction: str) -> int:
     """Count the senders that kept their size though told of a smaller path MTU, in vain so far."""
     sender = "realserver" if direction == "to-client" else "client"
+    kept = case.reactions.filter(pl.col("sender") == sender, pl.col("reaction") == "kept")
+    if kept.is_empty():
+        return 0
     names = case.members.select("connection", "service_name")
     told = case.error_forms.filter("is_ptb", pl.col("quoted_sender").cast(pl.String) == sender)
     went_on = case.error_aftermath(told).filter("progress").select("message")
     through = told.join(went_on, on="message", how="semi").select("connection")
     return (
-        case.reactions.filter(pl.col("sender") == sender, pl.col("reaction") == "kept")
-        .join(through, on="connection", how="anti")
+        kept.join(through, on="connection", how="anti")
         .join(names, on="connection")
         .filter(pl.col("service_name") == service)
         .height
@@ -437,6 +439,8 @@ def _heedless(case: Case, service: str, direction: str) -> int:
 
 def _discovery(case: Case, service: str, direction: str) -> str:
     """Return what senders did that were told of a smaller path MTU, for a clean verdict's note."""
+    if case.reactions.is_empty():
+        return ""
     sender = "realserver" if direction == "to-client" else "client"
     names = case.members.select("connection", "service_name")
     told = case.reactions.join(names, on="connection").filter(

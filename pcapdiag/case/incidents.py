@@ -19,6 +19,8 @@ def incidents(suspects: pl.DataFrame, *keys: str) -> Iterator[pl.DataFrame]:
     `keys` are the columns that tell incidents apart, null being a value like any other, and whose
     order decides between incidents of one size. Beyond MAX_INCIDENTS nothing is yielded.
     """
+    if suspects.is_empty():
+        return
     rank = pl.int_range(pl.len(), dtype=pl.UInt32).alias("_rank")
     ranked = (
         suspects.group_by(keys)

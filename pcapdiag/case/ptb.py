@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
 from pcapdiag.case import sights
 from pcapdiag.cluster.coverage import MARGIN_NS
 from pcapdiag.protocols import FRAG_NEEDED, IPV4_MIN_MTU, IPV6_MIN_MTU, IcmpType, Icmpv6Type
-from pcapdiag.schema import VERDICTS
+from pcapdiag.schema import VERDICTS, dtypes
 
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case
@@ -20,6 +20,15 @@ IS_PTB = (
     & (pl.col("icmp_code") == FRAG_NEEDED)
 ) | ((pl.col("ip_version") == 6) & (pl.col("icmp_type") == int(Icmpv6Type.PACKET_TOO_BIG)))
 
+_JUDGED: Final = {
+    {"vantage": "director_vantage"}.get(name, name): dtype
+    for name, dtype in dtypes("contract").items()
+    if name != "message"
+}
+
+_FATE: Final = {"at_director": pl.Boolean, **_JUDGED, "reached_sender": pl.Boolean}
+"""What with_fate adds to sights.with_first."""
+
 
 def frame(case: Case) -> pl.DataFrame:
     """Return one row per message about a packet of a known connection: see `with_fate`.
@@ -27,7 +36,10 @@ def frame(case: Case) -> pl.DataFrame:
     icmp_checksum is "bad" also where the message was in order here and spoilt further on.
     """
     messages = case.errors.messages.filter(IS_PTB & pl.col("connection").is_not_null())
-    return with_fate(case, messages).with_columns(
+    found = with_fate(case, messages)
+    if messages.is_empty():
+        return found
+    return found.with_columns(
         pl.when(pl.col("message").is_in(_spoilt_later(case).implode()))
         .then(pl.lit("bad", VERDICTS))
         .otherwise("icmp_checksum")
@@ -52,6 +64,9 @@ def with_fate(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
     arriving at a capture of the host that sent the quoted packet; false: not, though that capture
     keeps ICMP and goes on then; null: there is no such capture).
     """
+    if messages.is_empty():
+        fate = (pl.lit(None, dtype).alias(name) for name, dtype in _FATE.items())
+        return sights.with_first(case, messages).with_columns(fate)
     roles = sights.roles(case).with_columns(
         pl.Series("icmp_visible", list(case.icmp_visible), dtype=pl.Boolean)
     )

@@ -73,7 +73,7 @@ def _pace(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
             }
         )
     ]
-    for vantage in case.vantages:
+    for vantage in case.vantages if messages.height else ():
         sides = (
             case.tcp_sides.filter(pl.col("vantage") == vantage.index)
             .select(

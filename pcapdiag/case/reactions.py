@@ -44,6 +44,9 @@ def frame(case: Case, sides: pl.DataFrame) -> pl.DataFrame:
             pl.col("first_ns").first().alias("told_ns"),
         )
     )
+    unseen = told.select(*KEYS, "told_mtu", pl.lit(None, dtype=pl.String).alias("reaction"))
+    if told.is_empty():
+        return unseen
     nearest = nearest_to_sender(case, sides.join(told, on=KEYS, how="semi"))
     parts = [pl.DataFrame(schema={"connection": pl.UInt32, "sender": pl.String, "late": pl.UInt32})]
     for vantage in case.vantages:
@@ -74,7 +77,7 @@ def frame(case: Case, sides: pl.DataFrame) -> pl.DataFrame:
         )
     seen = pl.concat(parts, how="diagonal_relaxed")
     if "after" not in seen.columns:
-        return told.select(*KEYS, "told_mtu", pl.lit(None, dtype=pl.String).alias("reaction"))
+        return unseen
     reaction = (
         pl.when(pl.col("without_df"))
         .then(pl.lit("df-cleared"))
@@ -147,6 +150,8 @@ def recovered(case: Case, suspects: pl.DataFrame) -> pl.DataFrame:
 
 def nearest_to_sender(case: Case, sides: pl.DataFrame) -> pl.DataFrame:
     """Return one row of `sides` per connection and sender: of the vantage nearest to the sender."""
+    if sides.is_empty():
+        return sides
     return (
         sides.filter(pl.col("data_packets") > 0)
         .join(sights.roles(case), on="vantage", how="left", maintain_order="left")

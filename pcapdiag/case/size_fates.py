@@ -27,9 +27,10 @@ def size_fates(case: Case, connections: Sequence[int], direction: str) -> tuple[
     counted. Flows that a network card segments or merges are left out: their sizes are not the
     wire's.
     """
+    alike = _same_path(case, connections)
     data = pl.concat(
         [
-            _data(case, index, _same_path(case, connections), direction == "to-realserver")
+            _data(case, index, alike, direction == "to-realserver")
             for index in range(len(case.vantages))
         ]
     )

@@ -189,6 +189,8 @@ def _without_other_errors(case: Case, suspects: pl.DataFrame) -> pl.DataFrame:
 
     An error whose quote ends before the sequence number may answer any packet of its connection.
     """
+    if suspects.is_empty():
+        return suspects
     other = (
         case.errors.messages.filter(~ptb.IS_PTB, pl.col("connection").is_not_null())
         .select(
@@ -221,6 +223,8 @@ def _with_path(suspects: pl.DataFrame, every: pl.DataFrame) -> pl.DataFrame:
 
 def _from_quotes(case: Case, every: pl.DataFrame, seen: pl.DataFrame) -> pl.DataFrame:
     """Find senders that repeat a packet although each repeat is answered by a too-big message."""
+    if case.too_big.is_empty():
+        return seen.clear()
     keys = ["connection", "quoted_sender", "quoted_tcp_seq"]
     repeated = (
         case.too_big.filter(

@@ -103,6 +103,8 @@ class Coverage:
 
         That is, `covers` for many: from so long before that time to so long after it.
         """
+        if rows.is_empty():
+            return pl.Series(dtype=pl.Boolean)
         around = rows.select("vantage", (pl.col(time) - before_ns).alias("begin_ns"))
         paused = gaps.follows(
             around, self._common_pauses, "begin_ns", ["vantage"], before_ns + after_ns

@@ -277,6 +277,8 @@ def _add_arp(
     for sender, receiver, upper in ((one, other, True), (other, one, False)):
         shift = rough if upper else -rough
         heard = seen.neighbours[receiver]
+        if heard.is_empty() or seen.neighbours[sender].is_empty():
+            continue
         frames = seen.neighbours[sender].filter(
             pl.col("eth_src").is_in(list(own[sender] - own[receiver]))
             & pl.col("key").is_in(heard.get_column("key").implode())

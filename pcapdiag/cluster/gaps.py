@@ -81,6 +81,8 @@ def follows(
 
     `gaps` has the columns `by`, gap_from_ns and gap_until_ns, on the clock of the column `time`.
     """
+    if gaps.is_empty() or packets.is_empty():
+        return pl.repeat(value=False, n=len(packets), eager=True)
     met = (
         packets.select(*by, pl.col(time).alias("time"), pl.int_range(pl.len()).alias("place"))
         .sort("time", nulls_last=True)

@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 
 _SERVER: Final = ("resp_hi", "resp_lo", "resp_port")
 
+_TRANSLATION: Final[dict[str, pl.DataType | type[pl.DataType]]] = {
+    "vantages": pl.List(pl.UInt16),
+    "packets": pl.UInt32,
+    "connections": pl.UInt32,
+    "ip_proto": pl.UInt8,
+    "front_hi": pl.UInt64,
+    "front_lo": pl.UInt64,
+    "front_port": pl.UInt16,
+    "back_hi": pl.UInt64,
+    "back_lo": pl.UInt64,
+    "back_port": pl.UInt16,
+}
+
 AT_ONE_TIME_NS: Final = 1_000_000_000
 """No host holds a packet for longer than a second before it passes it on."""
 
@@ -51,6 +64,9 @@ def find(vantages: Sequence[VantageTables]) -> Links:
     shared = _shared_tuples(nodes)
     changed = _several_servers(nodes)
     wanted = pl.concat([shared, changed]).unique()
+    if wanted.is_empty():
+        alone = nodes.get_column("node").to_numpy()
+        return Links(nodes, alone, pl.DataFrame(schema=_TRANSLATION), 0)
     # Openings first: they are few, and one shared SYN is proof enough.
     openings = _sights(vantages, nodes, wanted, opening=True)
     rest = _unsettled(nodes, shared, changed, openings)
@@ -197,6 +213,8 @@ def _translated_edges(
         .filter(pl.len().over("translated") > 1)
         .collect()
     )
+    if groups.is_empty():
+        return _edges(groups), pl.DataFrame(schema=_TRANSLATION), 0
     clear = groups.filter(
         (pl.col("nodes") == pl.col("vantages")).all().over("translated")
         & (pl.len().over("translated") == 2)

@@ -99,9 +99,11 @@ def addresses_of(macs: Macs, mac: int, like: tuple[int, int]) -> set[tuple[int, 
     Those it stood for in ARP or neighbour discovery; where there is none, those it sent from with
     an initial TTL.
     """
-    sent = macs.sources.filter((pl.col("mac") == mac) & (pl.col("fresh") > 0))
     claimed = claimed_by(macs, mac, like)
-    return claimed if claimed - {like} else claimed | _alike(sent, like)
+    if claimed - {like}:
+        return claimed
+    sent = macs.sources.filter((pl.col("mac") == mac) & (pl.col("fresh") > 0))
+    return claimed | _alike(sent.select("hi", "lo").unique(), like)
 
 
 def claimed_by(macs: Macs, mac: int, like: tuple[int, int]) -> set[tuple[int, int]]:
@@ -111,9 +113,10 @@ def claimed_by(macs: Macs, mac: int, like: tuple[int, int]) -> set[tuple[int, in
 
 def _alike(rows: pl.DataFrame, like: tuple[int, int]) -> set[tuple[int, int]]:
     """Return the addresses of rows (hi, lo) of the family of `like` that are not link-local."""
+    some = (rows.get_column(name).head(MAX_ADDRESSES) for name in ("hi", "lo"))
     return {
         address
-        for address in rows.select("hi", "lo").unique().head(MAX_ADDRESSES).iter_rows()
+        for address in zip(*some, strict=True)
         if is_v4(address) == is_v4(like) and not is_link_local(address)
     }
 
