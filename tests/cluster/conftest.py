@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -533,14 +534,42 @@ def mac() -> dict[str, int]:
 
 @dataclass
 class Analysis:
-    """All that the cluster floor says of some vantages."""
+    """All that the cluster floor says of some vantages, each part made when first asked for."""
 
-    topology: topology.Topology
-    clocks: clock.Clocks
-    connections: connections.Connections
-    errors: crossings.ErrorCrossings
-    coverage: coverage.Coverage
-    contract: pl.DataFrame
+    vantages: list[vantage.VantageTables]
+    site: Site | None = None
+
+    @cached_property
+    def topology(self) -> topology.Topology:
+        """Return roles, hosts and services."""
+        return topology.infer(self.vantages, self.site)
+
+    @cached_property
+    def clocks(self) -> clock.Clocks:
+        """Return what to add to each vantage's times."""
+        return clock.align(self.vantages, self.topology)
+
+    @cached_property
+    def connections(self) -> connections.Connections:
+        """Return client connections."""
+        return connections.join(self.vantages, self.topology, self.clocks)
+
+    @cached_property
+    def errors(self) -> crossings.ErrorCrossings:
+        """Return each ICMP error with its sights."""
+        return crossings.errors(self.vantages, self.topology, self.connections, self.clocks)
+
+    @cached_property
+    def coverage(self) -> coverage.Coverage:
+        """Return what each vantage could have seen."""
+        return coverage.Coverage(self.vantages, self.topology, self.clocks)
+
+    @cached_property
+    def contract(self) -> pl.DataFrame:
+        """Return what directors did with errors."""
+        return contract.judge(
+            self.vantages, self.topology, self.connections, self.errors, self.coverage
+        )
 
     def verdicts(self) -> list[tuple[str, str]]:
         """Return (verdict, reason) of each judged message, in order."""
@@ -560,18 +589,19 @@ class Analysis:
         return [f"{role.role}/{role.source}" for role in self.topology.roles]
 
 
-def analysed(vantages: list[vantage.VantageTables], site: Site | None = None) -> Analysis:
-    """Return what the cluster floor says of vantages."""
-    found = topology.infer(vantages, site)
-    clocks = clock.align(vantages, found)
-    joined = connections.join(vantages, found, clocks)
-    seen = crossings.errors(vantages, found, joined, clocks)
-    covered = coverage.Coverage(vantages, found, clocks)
-    judged = contract.judge(vantages, found, joined, seen, covered)
-    return Analysis(found, clocks, joined, seen, covered, judged)
-
-
 @pytest.fixture
 def analyse() -> Callable[..., Analysis]:
     """Return the function that takes vantages and answers with an Analysis."""
+
+    def analysed(vantages: list[vantage.VantageTables], site: Site | None = None) -> Analysis:
+        found = Analysis(vantages, site)
+        assert found.contract is not None  # it rests on all the rest, so that all was made
+        return found
+
     return analysed
+
+
+@pytest.fixture(scope="session")
+def analysis() -> type[Analysis]:
+    """Return the Analysis of which nothing is made that is not asked for."""
+    return Analysis

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import pytest
@@ -38,6 +38,11 @@ LAB = {
 COMBINATIONS = [(subset, labels) for subset in SUBSETS for labels in (True, False)]
 
 
+def _case(name, subset, labels):
+    words = f"{name}-{subset}-{'labelled' if labels else 'unlabelled'}"
+    return pytest.param((name, subset, labels), id=words, marks=pytest.mark.xdist_group(name))
+
+
 def _cases():
     """Yield each sample in all combinations, those of the lab in one of them, another for each."""
     whole = os.environ.get("PCAPDIAG_DEGRADATIONS") == "all"
@@ -45,8 +50,7 @@ def _cases():
         few = name.startswith("lab-") and name not in LAB and not whole
         picked = [COMBINATIONS[number % len(COMBINATIONS)]] if few else COMBINATIONS
         for subset, labels in picked:
-            words = f"{name}-{subset}-{'labelled' if labels else 'unlabelled'}"
-            yield pytest.param(name, subset, labels, id=words, marks=pytest.mark.xdist_group(name))
+            yield _case(name, subset, labels)
 
 
 @cache
@@ -55,7 +59,7 @@ def truth(name: str) -> dict:
     return json.loads((SAMPLES / name / "truth.json").read_text(encoding="utf-8"))
 
 
-@cache
+@lru_cache(maxsize=1)
 def tables(name: str) -> tuple[vantage.VantageTables, ...]:
     """Return the vantages of a sample as its files are named."""
     inputs, failures = resolve([str(SAMPLES / name)])
@@ -71,27 +75,40 @@ def tables(name: str) -> tuple[vantage.VantageTables, ...]:
     return tuple(made)
 
 
-def chosen(name: str, subset: str, labels: bool) -> list[vantage.VantageTables]:
-    """Return the vantages of a subset, renamed where labels are to be gone."""
-    kept = [item for item in tables(name) if item.name.startswith(SUBSETS[subset])]
-    return [
-        replace(
-            item,
-            index=index,
-            name=item.name if labels else f"v{index}",
-            role_given=item.role_given if labels else None,
-        )
-        for index, item in enumerate(kept)
-    ]
+@lru_cache(maxsize=8)  # no more than are asked for again: different subsets of few captures
+def analysed(analysis, name: str, kept: tuple[int, ...], labels: bool):
+    """Return the analysis of some vantages, renamed where labels are to be gone."""
+    return analysis(
+        [
+            replace(
+                tables(name)[number],
+                index=index,
+                name=tables(name)[number].name if labels else f"v{index}",
+                role_given=tables(name)[number].role_given if labels else None,
+            )
+            for index, number in enumerate(kept)
+        ]
+    )
 
 
-@pytest.mark.parametrize(("name", "subset", "labels"), list(_cases()))
-def test_no_subset_of_captures_names_a_wrong_realserver(analyse, name, subset, labels) -> None:
+@pytest.fixture(scope="module")
+def subset(request, analysis):
+    """Return the sample's name, the names of a subset and labels, and the analysis, or None.
+
+    Its scope lets pytest put tests of one subset one behind the other, so that it is made once.
+    """
+    name, group, labels = request.param
+    names = [item.name for item in tables(name)]
+    kept = tuple(at for at, own in enumerate(names) if own.startswith(SUBSETS[group]))
+    return (*request.param, analysed(analysis, name, kept, labels) if kept else None)
+
+
+@pytest.mark.parametrize("subset", list(_cases()), indirect=True)
+def test_no_subset_of_captures_names_a_wrong_realserver(subset) -> None:
     """Every realserver that is named is the true one; so is the role of every MAC."""
-    vantages = chosen(name, subset, labels)
-    if not vantages:
+    name, _, _, found = subset
+    if found is None:
         return
-    found = analyse(vantages)
     hosts = truth(name)["hosts"]
     owners = {
         address.split("/")[0]: host
@@ -130,23 +147,32 @@ def test_no_subset_of_captures_names_a_wrong_realserver(analyse, name, subset, l
     assert refuted <= two_roles
 
 
-@pytest.mark.parametrize("labels", [True, False], ids=["labelled", "unlabelled"])
-@pytest.mark.parametrize("subset", ["all", "director", "director and realservers", "realservers"])
-@pytest.mark.parametrize("name", [name for name in LAB if name in NAMES])
-def test_captures_of_a_real_kernel_are_read_completely(analyse, name, subset, labels) -> None:
+@pytest.mark.parametrize(
+    "subset",
+    [
+        _case(name, group, labels)
+        for name in LAB
+        if name in NAMES
+        for group in SUBSETS
+        if group != "router"
+        for labels in (True, False)
+    ],
+    indirect=True,
+)
+def test_captures_of_a_real_kernel_are_read_completely(subset) -> None:
     """Every connection has its realserver, and every error at the director the right verdict."""
-    found = analyse(chosen(name, subset, labels))
+    name, group, labels, found = subset
     method, verdicts = LAB[name]
     clients = {tuple(flow["client"]): flow["rs"] for flow in truth(name)["flows"]}
     rows = found.connections.connections.rows(named=True)
     seen = {(ip_text(row["client_hi"], row["client_lo"]), row["client_port"]): row for row in rows}
     for client in clients:
         assert seen[client]["realserver_lo"] is not None
-    alone = subset == "realservers" and method == "nat"
+    alone = group == "realservers" and method == "nat"
     split = method == "nat" and not labels  # one capture an interface, and nothing says one host
     if not alone:
         assert found.methods() == [method]
-    if subset != "realservers" and not split:
+    if group != "realservers" and not split:
         judged = {verdict for verdict, _ in found.verdicts()}
         assert judged == verdicts
         assert len(found.verdicts()) >= 25
