@@ -33,6 +33,10 @@ CHUNK_ROWS: Final = 1 << 19
 """Rows of a file: 75 MB, so that two of them in memory are nothing to speak of."""
 
 
+BATCH_ROWS: Final = 1 << 14
+"""Rows of a record batch of a file: a slice holds the batches it touches, whole."""
+
+
 class SpoolError(PcapdiagError):
     """The work directory cannot be used; the message names it, the reason and the remedy."""
 
@@ -171,12 +175,17 @@ def engine(table: Table) -> Literal["auto", "streaming"]:
     return "streaming" if isinstance(table, Spooled) else "auto"
 
 
-def frames(table: Table) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a table, at most a file at a time where it is spooled."""
+def frames(table: Table, *names: str) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a table, at least one frame: of a file each, or of CHUNK_ROWS at most.
+
+    Columns `names`, or all.
+    """
     if isinstance(table, Spooled):
-        yield from table.chunks()
+        yield from table.chunks(*names)
+    elif table.is_empty():
+        yield table.select(names) if names else table
     else:
-        yield table
+        yield from (table.select(names) if names else table).iter_slices(CHUNK_ROWS)
 
 
 def spooled(frames: Iterable[pl.DataFrame], folder: str) -> Spooled:
@@ -210,7 +219,7 @@ def written(frame: pl.DataFrame, folder: str) -> str:
     """Write one file and return its path. Raises SpoolError, and leaves nothing half-written."""
     path = Path(folder) / f"{uuid.uuid4().hex}.arrow"
     try:
-        frame.write_ipc(path, compat_level=pl.CompatLevel.newest())
+        frame.write_ipc(path, compat_level=pl.CompatLevel.newest(), record_batch_size=BATCH_ROWS)
     except (OSError, pl.exceptions.PolarsError) as error:
         path.unlink(missing_ok=True)
         raise _refused(folder, error) from error

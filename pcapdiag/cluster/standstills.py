@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag import schema, spool
 from pcapdiag.protocols import IpProto, TcpFlag
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from pcapdiag.cluster.clock import Clocks
     from pcapdiag.flows.vantage import VantageTables
+    from pcapdiag.spool import Table
 
 LONG_PAUSE: Final = 10
 """Mean pauses between frames from which one is looked at. Where packets come at random, one pause
@@ -57,34 +59,61 @@ def find(
 
 def _pauses(vantage: VantageTables) -> pl.DataFrame:
     """Return the long pauses of each capture: capture, pause (counted), from_ns, until_ns."""
-    return (
-        vantage.packets.lazy()
-        .filter(pl.col("time_ns").is_not_null())
-        .select("capture", "time_ns")
-        .sort("capture", "time_ns")
-        .with_columns(
-            pl.col("time_ns").shift(1).over("capture").alias("from_ns"),
-        )
-        .with_columns(
-            (
-                (pl.col("time_ns").max() - pl.col("time_ns").min())
-                // (pl.col("time_ns") - pl.col("from_ns") > AT_ONCE_NS).sum().clip(1)
+    times = _ascending(vantage.packets)
+    step = pl.col("until_ns") - pl.col("from_ns")
+    usual = (
+        pl.concat(
+            steps.group_by("capture").agg(
+                pl.col("from_ns").min(),
+                pl.col("until_ns").max(),
+                (step > AT_ONCE_NS).sum().alias("steps"),
             )
-            .over("capture")
-            .alias("usual"),
+            for steps in _steps(times)
         )
-        .filter(
-            pl.col("time_ns") - pl.col("from_ns")
-            > pl.max_horizontal(LONG_PAUSE * pl.col("usual"), SHORTEST_NS)
+        .group_by("capture")
+        .agg(pl.col("from_ns").min(), pl.col("until_ns").max(), pl.col("steps").sum())
+        .select("capture", (step // pl.col("steps").clip(1)).alias("usual"))
+    )
+    long = step > pl.max_horizontal(LONG_PAUSE * pl.col("usual"), SHORTEST_NS)
+    return (
+        pl.concat(
+            steps.filter(step > SHORTEST_NS)
+            .join(usual, on="capture", maintain_order="left")
+            .filter(long)
+            .drop("usual")
+            for steps in _steps(times)
         )
+        .sort("capture", "from_ns")
         .select(
             "capture",
             pl.int_range(pl.len()).over("capture").alias("pause"),
             "from_ns",
-            pl.col("time_ns").alias("until_ns"),
+            "until_ns",
         )
-        .collect()
     )
+
+
+def _ascending(packets: Table) -> Table:
+    """Return `packets`, or capture and time_ns of them where a capture's times go backwards."""
+    if all((steps["from_ns"] <= steps["until_ns"]).all() for steps in _steps(packets)):
+        return packets
+    return packets.lazy().select("capture", "time_ns").collect().sort("capture", "time_ns")
+
+
+def _steps(times: Table) -> Iterator[pl.DataFrame]:
+    """Yield from one frame of a capture to its next, a file at a time: capture, from_ns, until_ns.
+
+    Frames without a time are none.
+    """
+    last = schema.empty("packets").select("capture", "time_ns")
+    for chunk in spool.frames(times, *last.columns):
+        timed = pl.concat([last, chunk.drop_nulls("time_ns")])
+        last = timed.group_by("capture").last()
+        yield timed.select(
+            "capture",
+            pl.col("time_ns").shift(1).over("capture").alias("from_ns"),
+            pl.col("time_ns").alias("until_ns"),
+        ).drop_nulls("from_ns")
 
 
 def _proven(
