@@ -71,6 +71,8 @@ def _readable(table: pl.DataFrame) -> pl.DataFrame:
 
 
 def _addresses(name: str, hi: pl.Series, lo: pl.Series) -> pl.Series:
+    if hi.null_count() == len(hi):  # of most side tables, and most of their columns
+        return pl.Series(name, dtype=pl.String).clear(len(hi))
     pairs = pl.DataFrame({"hi": hi, "lo": lo})
     known = pairs.unique(maintain_order=True).drop_nulls()
     texts = ip_texts(known["hi"].to_numpy(), known["lo"].to_numpy())

@@ -16,6 +16,7 @@ import os
 import sys
 import textwrap
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 os.environ.setdefault("POLARS_MAX_THREADS", "1")  # the tables are small, the processes many
+os.environ.setdefault("POLARS_ENGINE_AFFINITY", "in-memory")
 
 import captures  # noqa: E402 - found on the path that is set above
 import degradations  # noqa: E402
@@ -50,9 +52,16 @@ def samples() -> list[str]:
     return sorted(path.parent.name for path in SAMPLES.glob("*/truth.json"))
 
 
+@cache
 def pairs(sample: str) -> list[Degradation]:
     """Return the degradations of a sample."""
     return list(degradations.of(sample, captures.listed(SAMPLES / sample)))
+
+
+@cache
+def _demanded(sample: str) -> set[str]:
+    """Return the rules that a sample's truth demands findings of."""
+    return {truths.rule(entry) for entry in truths.demands(truths.read(SAMPLES / sample))}
 
 
 def run(sample: str, only: frozenset[str] | None = None) -> dict[Key, Outcome]:
@@ -87,10 +96,7 @@ def run_all(names: list[str]) -> Iterator[dict[Key, Outcome]]:
 
 def summary(found: Mapping[Key, Outcome]) -> Iterator[str]:
     """Yield a Markdown table: a line for the samples, one a kind of degradation, one for all."""
-    demanded = {
-        sample: {truths.rule(entry) for entry in truths.demands(truths.read(SAMPLES / sample))}
-        for sample, _ in found
-    }
+    demanded = {sample: _demanded(sample) for sample, _ in found}
     kinds = {(sample, outcomes.UNSPOILED): outcomes.UNSPOILED for sample in demanded}
     for sample in demanded:
         kinds |= {(sample, item.name): item.kind for item in pairs(sample)}
@@ -123,10 +129,7 @@ def stored_figures() -> str:
 
 def figures(found: Mapping[Key, Outcome]) -> str:
     """Return precision and recall in two sentences, wrapped as a list item's."""
-    demanded = {
-        sample: {truths.rule(entry) for entry in truths.demands(truths.read(SAMPLES / sample))}
-        for sample, _ in found
-    }
+    demanded = {sample: _demanded(sample) for sample, _ in found}
     plain, spoiled = (
         outcomes.tally((found[key] for key in keys), (demanded[sample] for sample, _ in keys))
         for keys in (

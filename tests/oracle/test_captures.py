@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import os
 import subprocess
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +22,7 @@ import tshark
 from pcapdiag import schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 SAMPLES: Final = Path(__file__).resolve().parents[2] / "samples"
 PLACES: Final = [
@@ -37,6 +38,9 @@ CAPTURES: Final = [
     or os.environ.get("PCAPDIAG_ORACLE") == "all"
 ]
 """Of the lab's samples by default the director's: the other hosts saw the same packets."""
+
+TOGETHER: Final = 8
+"""Captures of samples that one tshark dissects: some thousand frames, 50 MB of PDML."""
 
 SNAPLENS: Final = (20, 38, 50, 60, 74, 96)
 """Cuts in the link header, the IP header, TCP and ICMP headers, options and quotes."""
@@ -65,21 +69,55 @@ def _known(file: str, column: str) -> str | None:
     return None
 
 
-@pytest.mark.needs("tshark")
-@pytest.mark.parametrize(
-    "capture", CAPTURES, ids=[str(Path(*path.parts[-2:])) for path in CAPTURES]
-)
+OF_SAMPLES: Final = [
+    path for path in CAPTURES if path.is_relative_to(SAMPLES) and ".pcap" in path.suffixes
+]
+
+
+def _captures() -> Iterator[object]:
+    """Yield the captures; one worker compares those of samples that are dissected together."""
+    for path in CAPTURES:
+        name = str(Path(*path.parts[-2:]))
+        group = OF_SAMPLES.index(path) // TOGETHER if path in OF_SAMPLES else name
+        yield pytest.param(path, id=name, marks=pytest.mark.xdist_group(f"tshark-{group}"))
+
+
+@lru_cache(maxsize=1)
+def _together(group: int) -> dict[Path, bytes]:
+    return tshark.dissect_together(OF_SAMPLES[group * TOGETHER :][:TOGETHER])
+
+
+def _dissected(capture: Path) -> bytes | None:
+    if capture not in OF_SAMPLES:
+        return tshark.dissect(capture)
+    return _together(OF_SAMPLES.index(capture) // TOGETHER)[capture]
+
+
+@pytest.mark.needs("tshark", "mergecap", "capinfos")
+@pytest.mark.parametrize("capture", list(_captures()))
 def test_columns_are_what_tshark_says(
     capture: Path,
     counted: Callable[[compare.Comparison], None],
 ) -> None:
     """Every value agrees with tshark's, or its difference is known and explained."""
-    result = compare.compare(capture, tshark.dissect(capture))
+    result = compare.compare(capture, _dissected(capture))
     counted(result)
     strange = [str(each) for each in result.differences if not _known(each.file, each.column)]
     assert strange == []
     for name, who in result.refused.items():
         assert who == "tshark" or _known(name, "file"), who
+
+
+@pytest.mark.needs("tshark", "mergecap", "capinfos")
+def test_company_changes_nothing() -> None:
+    """What is expected of a capture is the same where tshark dissects it alone."""
+    some = [SAMPLES / "fragments-lost-router" / name for name in ("director.pcap", "rs1.pcap")]
+    together = tshark.dissect_together(some)
+    for capture in some:
+        pair = (together[capture], tshark.dissect(capture) or b"")
+        one, other = ([expectation.expect(each) for each in tshark.packets(it)] for it in pair)
+        assert one == other
+        assert len(one) > 10
 
 
 @pytest.mark.parametrize(("files", "column"), KNOWN)
