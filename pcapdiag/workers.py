@@ -80,12 +80,12 @@ def read_capture(
     if progress:
         progress(path, 0, size)
     large = size is None or size > _ONE_BATCH_BYTES
-    threads = pl.thread_pool_size() if large else 1
+    ahead = large and pl.thread_pool_size() > 1
     with ThreadPoolExecutor(1) as beside:
         sha256 = beside.submit(_sha256, path) if digest and size is not None else None
-        with open_capture(path, ahead=threads if threads > 1 else 0) as reader:
+        with open_capture(path, ahead=ahead) as reader:
             parts = packets.decode_parts(
-                reader, capture, gue_ports=packets.GUE_PORTS | tunnel_ports, threads=threads
+                reader, capture, gue_ports=packets.GUE_PORTS | tunnel_ports
             )
             if progress:
                 parts = _told(parts, lambda: progress(path, reader.bytes_read, size))

@@ -96,7 +96,7 @@ def test_a_worker_without_the_file_says_so():
 def test_progress_is_told_of_every_batch(paths, monkeypatch):
     """A reader of small blocks tells more and more of the file's bytes."""
     monkeypatch.setattr(
-        workers, "open_capture", lambda path, *, ahead: CaptureReader(path, 1 << 12, ahead)
+        workers, "open_capture", lambda path, *, ahead: CaptureReader(path, 1 << 12, ahead=ahead)
     )
     told = []
     workers.read_capture(paths[0], 0, progress=lambda *given: told.append(given))

@@ -45,17 +45,18 @@ _OTHER_FORMATS: Final = {
 class CaptureReader:
     """An open capture: iterate over it once to get its frames as FrameBatch, in file order.
 
-    A batch is valid until the next one, or until `ahead` more have come: its bytes are then
-    overwritten. `info` grows while reading and is complete after the last batch. Leaving the `with`
-    block closes the file.
+    A batch is valid until the next one: its bytes are then overwritten. `info` grows while reading
+    and is complete after the last batch. Leaving the `with` block closes the file.
     """
 
-    def __init__(self, path: str, block_bytes: int = BLOCK_BYTES, ahead: int = 0) -> None:
+    def __init__(self, path: str, block_bytes: int = BLOCK_BYTES, *, ahead: bool = False) -> None:
         self._path = path
         self._file = FileSource(path)
         try:
             self._notes = Notes()
-            self._block, self._decompressor = _first_block(path, self._file, block_bytes, ahead)
+            self._block, self._decompressor = _first_block(
+                path, self._file, block_bytes, ahead=ahead
+            )
             self._format = _format(path, self._block, self._notes, self._decompressor)
         except BaseException:
             self._file.close()
@@ -81,6 +82,7 @@ class CaptureReader:
         traceback: TracebackType | None,
     ) -> None:
         """Close the file."""
+        self._block.close()
         self._file.close()
 
     @property
@@ -144,10 +146,11 @@ class CaptureReader:
         self._last = last if self._last is None else max(last, self._last)
 
 
-def open_capture(path: str, *, ahead: int = 0) -> CaptureReader:
+def open_capture(path: str, *, ahead: bool = False) -> CaptureReader:
     """Return a reader of the capture at `path`; "-" is standard input.
 
-    A batch stays valid while `ahead` more are asked for; each of them costs a block of memory.
+    With `ahead` a thread reads a file on while what was read is worked on. Not from a pipe: who
+    waits for one cannot be interrupted there.
 
     Raises UnreadableCapture where the operating system refuses, UnknownFormat for anything that is
     not a capture, TruncatedHeader for a file that ends inside its file header.
@@ -207,7 +210,7 @@ def _raw_frame(batch: FrameBatch, row: int) -> RawFrame | None:
 
 
 def _first_block(
-    path: str, file: FileSource, block_bytes: int, ahead: int
+    path: str, file: FileSource, block_bytes: int, *, ahead: bool
 ) -> tuple[Block, compressed.Decompressor | None]:
     """Return the first bytes of the capture, and the decompressor they come through, if any."""
     probe = Block(file, size=_PROBE_BYTES)
@@ -215,6 +218,7 @@ def _first_block(
     if probe.failure is not None and not probe.end:
         raise UnreadableCapture(path, probe.failure)
     head = probe.data.tobytes()
+    ahead = ahead and file.size is not None
     if compressed.kind_of(head) is not None:
         decompressor = compressed.Decompressor(file, head)
         block = Block(decompressor, size=block_bytes, ahead=ahead)
@@ -222,7 +226,7 @@ def _first_block(
         return block, decompressor
     # One byte more than the file has: then the end is seen without reading again.
     size = block_bytes if file.size is None else min(block_bytes, file.size + 1)
-    block = Block(file, head, size, ahead)
+    block = Block(file, head, size, ahead=ahead and not probe.at_end)
     block.advance(0)
     return block, None
 

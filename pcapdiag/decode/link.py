@@ -60,11 +60,6 @@ def decode(
     return True
 
 
-def are_known(linktypes: U16) -> bool:
-    """Whether all of some link types have a decoder here."""
-    return set(np.unique(linktypes).tolist()) <= _READERS.keys()
-
-
 def _ethernet(source: Bytes, out: Link, rows: Rows, start: Offsets, kept: Offsets) -> None:
     window = source.window(start, kept, 16)
     whole = window.kept >= 14

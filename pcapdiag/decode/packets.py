@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -25,7 +22,7 @@ from pcapdiag.decode import (
     tunnel,
     vrrp,
 )
-from pcapdiag.decode.columns import mark, rows_where
+from pcapdiag.decode.columns import ALL_ROWS, mark, rows_where
 from pcapdiag.decode.fetch import Bytes
 from pcapdiag.decode.link import Link
 from pcapdiag.decode.network import Network
@@ -38,8 +35,7 @@ from pcapdiag.protocols import UDP_PORT_GUE
 from pcapdiag.schema import DecodeNote
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from concurrent.futures import Future
+    from collections.abc import Iterable, Iterator
 
     from pcapdiag.capture.frames import FrameBatch
     from pcapdiag.decode.columns import Offsets
@@ -79,10 +75,9 @@ def decode_capture(
     capture: int,
     *,
     gue_ports: frozenset[int] = GUE_PORTS,
-    threads: int = 1,
 ) -> Decoded:
     """Return what decode_parts() yields as one, in memory."""
-    return concat(list(decode_parts(reader, capture, gue_ports=gue_ports, threads=threads)))
+    return concat(list(decode_parts(reader, capture, gue_ports=gue_ports)))
 
 
 def decode_parts(
@@ -90,39 +85,18 @@ def decode_parts(
     capture: int,
     *,
     gue_ports: frozenset[int] = GUE_PORTS,
-    threads: int = 1,
 ) -> Iterator[Decoded]:
     """Decode a capture batch by batch; `capture` is its index within the case.
 
-    With more than one of `threads` batches are decoded side by side: each must stay valid while
-    so many more are read. Raises what the reader raises, and nothing else whatever the frames hold.
+    Raises what the reader raises, and nothing else whatever the frames hold. One batch after the
+    other: numpy's calls are so short here, and pass the interpreter's lock so often, that two
+    threads took no less time than one.
     """
-    decode = partial(decode_batch, capture=capture, gue_ports=gue_ports, rare_links=RareLinks())
-    if threads > 1:
-        yield from _side_by_side(reader, decode, threads)
-        return
+    rare = RareLinks()
     rows = 0
     for batch in reader:
-        yield decode(batch, row_base=rows)
+        yield decode_batch(batch, capture, gue_ports=gue_ports, row_base=rows, rare_links=rare)
         rows += len(batch)
-
-
-def _side_by_side(
-    reader: Iterable[FrameBatch], decode: Callable[..., Decoded], threads: int
-) -> Iterator[Decoded]:
-    """Yield the decoded batches in order, at most `threads` of them under work."""
-    pending: deque[Future[Decoded]] = deque()
-    rows = 0
-    with ThreadPoolExecutor(threads) as pool:
-        for batch in reader:
-            if len(pending) == threads:
-                yield pending.popleft().result()
-            pending.append(pool.submit(decode, batch, row_base=rows))
-            rows += len(batch)
-            if not link.are_known(batch.linktype):
-                wait(pending)  # what scapy is asked about is counted in order
-        while pending:
-            yield pending.popleft().result()
 
 
 def concat(parts: list[Decoded]) -> Decoded:
@@ -269,8 +243,9 @@ def _link(
     held = batch.note[rows] & DecodeNote.NO_PACKET == 0
     linktypes = batch.linktype[rows]
     start, end = batch.start[rows], kept[rows]
-    for linktype in np.unique(linktypes[held]).tolist():
-        mine = rows_where(held & (linktypes == linktype))
+    one = held.all() and (linktypes == linktypes[0]).all()
+    for linktype in [int(linktypes[0])] if one else np.unique(linktypes[held]).tolist():
+        mine = ALL_ROWS if one else rows_where(held & (linktypes == linktype))
         if not link.decode(source, out, linktype, mine, start[mine], end[mine]):
             places = np.arange(len(start))[mine]
             rare.decode(source, out, linktype, places, start[mine], end[mine])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import struct
 import subprocess
@@ -205,29 +206,47 @@ def test_batches_are_bounded(tmp_path):
     assert list(read_frames(str(path), [200_000, 2])) == [2, 200_000]
 
 
-@pytest.mark.parametrize("ahead", [1, 3])
-@pytest.mark.parametrize("content", [_pcap(30_000), _pcapng() * 2500])
-def test_batches_stay_while_more_are_read(tmp_path, content, ahead):
-    """A batch holds its own bytes until more batches were read than was asked for."""
+USB_HEADER = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 1 << 20, 249)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        _pcap(3_000),
+        _pcap(3_000)[:-2],
+        _pcapng() * 250,
+        gzip.compress(_pcap(3_000))[:-9],
+        USB_HEADER + b"".join(_record(n, bytes([n]) * (n * 100_000)) for n in range(7)),
+    ],
+    ids=["pcap", "cut", "pcapng", "broken gzip", "packets larger than what two reads share"],
+)
+@pytest.mark.parametrize("block_bytes", [100, 300_000])
+def test_reading_ahead_changes_nothing(tmp_path, content, block_bytes):
+    """A thread that reads on while frames are worked on gives the same frames and notes."""
     path = tmp_path / "a"
     path.write_bytes(content)
 
-    def kept(batch):
-        return [
-            batch.data[start : start + length].tobytes()
-            for start, length in zip(batch.start.tolist(), batch.caplen.tolist(), strict=True)
-        ]
+    def read(*, ahead):
+        frames = []
+        with CaptureReader(str(path), block_bytes, ahead=ahead) as reader:
+            for batch in reader:
+                ends = zip(batch.start.tolist(), batch.caplen.tolist(), strict=True)
+                frames += [batch.data[start : start + length].tobytes() for start, length in ends]
+        return frames, reader.info, reader.bytes_read
 
-    with CaptureReader(str(path), 100) as reader:
-        alone = [kept(batch) for batch in reader]
-    assert len(alone) > 2 * ahead
-    waiting, found = [], []
-    with CaptureReader(str(path), 100, ahead) as reader:
-        for batch in reader:
-            waiting.append(batch)
-            if len(waiting) > ahead:
-                found.append(kept(waiting.pop(0)))
-    assert found + [kept(batch) for batch in waiting] == alone
+    assert read(ahead=True) == read(ahead=False)
+    assert read(ahead=True)[1].packets == len(read(ahead=True)[0]) > 6
+
+
+def test_a_reader_that_is_left_early_can_be_closed(tmp_path):
+    """What a thread is still reading is waited for, so that nobody reads from a closed file."""
+    path = tmp_path / "a"
+    path.write_bytes(_pcap(30_000))
+    for _ in range(20):
+        with CaptureReader(str(path), 100, ahead=True) as reader:
+            next(iter(reader))
+            before = threading.active_count()
+        assert threading.active_count() == before - 1
 
 
 def test_frames_for_evidence(tmp_path):
