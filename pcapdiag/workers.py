@@ -19,8 +19,8 @@ from pcapdiag import memory, spool
 from pcapdiag.capture import indexed
 from pcapdiag.capture.reader import open_capture
 from pcapdiag.capture.source import STDIN
-from pcapdiag.decode import packets
 from pcapdiag.decode.gathered import gather
+from pcapdiag.decode.packets import GUE_PORTS
 from pcapdiag.errors import CaptureError, UnreadableCapture
 from pcapdiag.export import index
 from pcapdiag.spool import SpoolError
@@ -84,13 +84,20 @@ def read_capture(
     with ThreadPoolExecutor(1) as beside:
         sha256 = beside.submit(_sha256, path) if digest and size is not None else None
         with open_capture(path, ahead=ahead) as reader:
-            parts = packets.decode_parts(
-                reader, capture, gue_ports=packets.GUE_PORTS | tunnel_ports
-            )
-            if progress:
-                parts = _told(parts, lambda: progress(path, reader.bytes_read, size))
+
+            def tell() -> None:
+                if progress:
+                    progress(path, reader.bytes_read, size)
+
             try:
-                decoded = gather(parts, in_memory_rows, work)
+                decoded = gather(
+                    reader,
+                    capture,
+                    gue_ports=GUE_PORTS | tunnel_ports,
+                    limit=in_memory_rows,
+                    work=work,
+                    tell=tell,
+                )
             except SpoolError as error:
                 raise UnreadableCapture(path, str(error)) from error
             info = reader.info
@@ -160,13 +167,6 @@ def _result(path: str, future: Future[ReadCapture]) -> ReadCapture:
         reason = clean(f"{type(error).__name__}: {error}")
         message = f"the process that read it failed ({reason}); try --jobs 1, without --scheduler"
         raise UnreadableCapture(path, message) from error
-
-
-def _told(parts: Iterator[Decoded], tell: Callable[[], None]) -> Iterator[Decoded]:
-    """Yield the parts, and tell of each."""
-    for part in parts:
-        tell()
-        yield part
 
 
 def _within_memory(

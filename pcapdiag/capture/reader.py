@@ -62,6 +62,7 @@ class CaptureReader:
             self._file.close()
             raise
         self._packets = 0
+        self._mean_bytes = 0.0
         self._link_types: set[int] = set()
         self._first: int | None = None
         self._last: int | None = None
@@ -89,6 +90,13 @@ class CaptureReader:
     def bytes_read(self) -> int:
         """Bytes of the file that were read so far, compressed where it is."""
         return self._file.bytes_read
+
+    @property
+    def expected_packets(self) -> int | None:
+        """How many there may be in all, by the mean size of the last batch; None: unknown."""
+        if self._decompressor is not None or self._file.size is None or not self._mean_bytes:
+            return None
+        return int(self._file.size / self._mean_bytes)
 
     @property
     def info(self) -> CaptureInfo:
@@ -127,6 +135,7 @@ class CaptureReader:
 
     def _count(self, batch: FrameBatch) -> None:
         self._packets += len(batch)
+        self._mean_bytes = float(batch.start[-1] + batch.caplen[-1] - batch.start[0]) / len(batch)
         linktypes = batch.linktype
         if batch.note.any():
             linktypes = linktypes[batch.note & DecodeNote.NO_PACKET == 0]

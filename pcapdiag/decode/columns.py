@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import numpy as np
 
@@ -56,9 +56,14 @@ class Columns:
         cls._dtypes = {name: _DTYPES[kind] for name, kind in cls.__annotations__.items()}
 
     @classmethod
-    def blank(cls, rows: int) -> Self:
-        """Return `rows` rows of zeros."""
-        return cls(*[np.zeros(rows, dtype) for dtype in cls._dtypes.values()])
+    def blank(cls, rows: int, **given: NDArray[Any]) -> Self:
+        """Return `rows` rows of zeros; of the fields `given`, which are zero, in those arrays."""
+        return cls(
+            *[
+                given[name] if name in given else np.zeros(rows, dtype)
+                for name, dtype in cls._dtypes.items()
+            ]
+        )
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:

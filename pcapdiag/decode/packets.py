@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -24,21 +24,22 @@ from pcapdiag.decode import (
 )
 from pcapdiag.decode.columns import ALL_ROWS, mark, rows_where
 from pcapdiag.decode.fetch import Bytes
-from pcapdiag.decode.link import Link
 from pcapdiag.decode.network import Network
 from pcapdiag.decode.rare_link import RareLinks
 from pcapdiag.decode.sheet import Sheet
 from pcapdiag.decode.tcp import Sacks
-from pcapdiag.decode.transport import Transport
 from pcapdiag.decode.tunnel import Outer, Ports
 from pcapdiag.protocols import UDP_PORT_GUE
 from pcapdiag.schema import DecodeNote
+from pcapdiag.spool import CHUNK_ROWS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from pcapdiag.capture.frames import FrameBatch
     from pcapdiag.decode.columns import Offsets
+    from pcapdiag.decode.link import Link
+    from pcapdiag.decode.transport import Transport
     from pcapdiag.spool import Table
 
 GUE_PORTS: Final = frozenset({UDP_PORT_GUE})
@@ -85,18 +86,35 @@ def decode_parts(
     capture: int,
     *,
     gue_ports: frozenset[int] = GUE_PORTS,
+    rows: int = CHUNK_ROWS,
+    room: int = 0,
 ) -> Iterator[Decoded]:
-    """Decode a capture batch by batch; `capture` is its index within the case.
+    """Decode a capture; `capture` is its index within the case.
 
-    Raises what the reader raises, and nothing else whatever the frames hold. One batch after the
-    other: numpy's calls are so short here, and pass the interpreter's lock so often, that two
-    threads took no less time than one.
+    Yields parts of `rows` packets, or up to a batch more, and a last one of fewer. `room`: how many
+    are expected, which spares columns to grow. Raises what the reader raises, and nothing else
+    whatever the frames hold.
+
+    One batch after the other: numpy's calls are so short here, and pass the interpreter's lock so
+    often, that two threads took no less time than one.
     """
     rare = RareLinks()
-    rows = 0
+    ports = Ports(gue_ports)
+    base = 0
+    sheet: Sheet | None = None
+    sides: list[Decoded] = []
     for batch in reader:
-        yield decode_batch(batch, capture, gue_ports=gue_ports, row_base=rows, rare_links=rare)
-        rows += len(batch)
+        if sheet is None:
+            sheet = Sheet("packets", len(batch), room)
+        else:
+            sheet.go_on(len(batch))
+        sides.append(_decode(batch, sheet, capture, ports, base, rare))
+        base += len(batch)
+        if len(sheet) >= rows:
+            yield replace(concat(sides), packets=sheet.frame())
+            sheet = None
+    if sheet is not None:
+        yield replace(concat(sides), packets=sheet.frame())
 
 
 def concat(parts: list[Decoded]) -> Decoded:
@@ -113,10 +131,11 @@ def concat(parts: list[Decoded]) -> Decoded:
 def _stacked(frames: list[pl.DataFrame], table: str) -> pl.DataFrame:
     """Return frames as one, each column in one piece, as it is read by row many times."""
     large = sum(len(frame) for frame in frames) > LARGE
-    columns = [frame.get_columns() for frame in frames if len(frame)]
+    frames[:] = [frame for frame in frames if len(frame)]
+    if len(frames) < 2:
+        return frames.pop() if frames else schema.empty(table)
+    columns = [frame.get_columns() for frame in frames]
     frames.clear()
-    if not columns:
-        return schema.empty(table)
     whole = []
     for _ in schema.dtypes(table):
         whole.append(pl.concat([part.pop(0) for part in columns], rechunk=True))
@@ -126,27 +145,27 @@ def _stacked(frames: list[pl.DataFrame], table: str) -> pl.DataFrame:
 
 
 def decode_batch(
-    batch: FrameBatch,
-    capture: int,
-    *,
-    gue_ports: frozenset[int] = GUE_PORTS,
-    row_base: int = 0,
-    rare_links: RareLinks | None = None,
+    batch: FrameBatch, capture: int, *, gue_ports: frozenset[int] = GUE_PORTS
 ) -> Decoded:
     """Decode one batch: a row of `packets` for each frame, in order; never raises for its bytes.
 
-    Args:
-        batch: the frames; nothing of it is kept.
-        capture: index of the capture within the case.
-        gue_ports: UDP destination ports that carry GUE.
-        row_base: rows of the capture before this batch: what `row` counts from.
-        rare_links: the capture's count of frames that scapy was asked about.
+    Nothing of the batch is kept. `gue_ports`: UDP destination ports that carry GUE.
+    """
+    sheet = Sheet("packets", len(batch))
+    sides = _decode(batch, sheet, capture, Ports(gue_ports), 0, RareLinks())
+    return replace(sides, packets=sheet.frame())
 
+
+def _decode(
+    batch: FrameBatch, sheet: Sheet, capture: int, ports: Ports, row_base: int, rare: RareLinks
+) -> Decoded:
+    """Decode a batch into `sheet`, which has begun it, and return the side tables.
+
+    `row_base`: rows of the capture before this batch, what `row` counts from.
     """
     source = Bytes(batch.data)
     kept, stop = _bounds(batch)
-    ports = Ports(gue_ports)
-    headers = _headers(source, batch, kept, stop, ports, rare_links or RareLinks())
+    headers = _headers(source, batch, sheet, kept, stop, ports, rare)
     header, inner, carried = headers.link, headers.network, headers.transport
     tunnels = headers.tunnels
     message = icmp.decode(source, inner)
@@ -162,7 +181,6 @@ def decode_batch(
     note[asking] |= arp_note
     mark(note, vrrp_cut, DecodeNote.TRANSPORT_CUT)
     mark(note, sync_cut, DecodeNote.TRANSPORT_CUT)
-    sheet = Sheet("packets", len(batch))
     _put_frames(sheet, batch, capture)
     tables.put_link(sheet, header)
     kind, depth = np.zeros((2, len(batch)), dtype=np.uint8)
@@ -173,7 +191,7 @@ def decode_batch(
     tables.put_icmp(sheet, message, len(batch))
     sheet.put(None, tunnel_depth=depth, decode_note=note)
     return Decoded(
-        packets=sheet.frame(),
+        packets=schema.empty("packets"),
         tunnels=tables.tunnels(tunnels, headers.outer, inner, row_base),
         sacks=tables.sacks(headers.sacks, row_base),
         icmp=tables.icmp(message, quotes, row_base),
@@ -206,12 +224,17 @@ class _Headers(NamedTuple):
 
 
 def _headers(
-    source: Bytes, batch: FrameBatch, kept: Offsets, stop: Offsets, ports: Ports, rare: RareLinks
+    source: Bytes,
+    batch: FrameBatch,
+    sheet: Sheet,
+    kept: Offsets,
+    stop: Offsets,
+    ports: Ports,
+    rare: RareLinks,
 ) -> _Headers:
     """Decode link, network and transport headers, HEADERS_AT_ONCE frames at a time."""
     count = len(batch)
-    links, networks = Link.blank(count), Network.blank(count)
-    transports = Transport.blank(count)
+    links, networks, transports = tables.headers(sheet, count)
     tunnels: list[Outer] = []
     outers: list[Network] = []
     sacks: list[Sacks] = []
@@ -255,11 +278,11 @@ def _put_frames(sheet: Sheet, batch: FrameBatch, capture: int) -> None:
     """Add what the capture file says of each frame."""
     sheet.put(
         None,
-        capture=np.full(len(batch), capture, dtype=np.uint16),
-        frame=batch.frame.copy(),
-        interface=batch.interface.copy(),
-        linktype=batch.linktype.copy(),
-        caplen=batch.caplen.copy(),
-        wire_len=batch.wire_len.copy(),
+        capture=np.full(1, capture, dtype=np.uint16),
+        frame=batch.frame,
+        interface=batch.interface,
+        linktype=batch.linktype,
+        caplen=batch.caplen,
+        wire_len=batch.wire_len,
     )
-    sheet.put(batch.time_ns != NO_TIME, time_ns=batch.time_ns.copy())
+    sheet.put(batch.time_ns != NO_TIME, time_ns=batch.time_ns)

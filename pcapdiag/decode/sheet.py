@@ -1,7 +1,12 @@
-"""A polars table under construction, from arrays and the rows they hold for."""
+"""A polars table under construction, from arrays and the rows they hold for.
+
+Rows are added batch by batch into columns that have room for all of them, which become the table as
+they are: what is decoded is written once.
+"""
 
 from __future__ import annotations
 
+import mmap
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,51 +29,121 @@ _NUMPY: Final[dict[Any, type[np.generic]]] = {
     pl.Boolean: np.bool_,
 }
 
+_MAPPED_BYTES: Final = 1 << 20
+"""Columns from this size on are mapped: of a mapping only what is written to becomes memory, while
+numpy asks for huge pages, of which each column would take one more than it fills."""
+
 
 class Sheet:
     """A table under construction: columns as arrays, and for which rows they hold."""
 
-    def __init__(self, table: str, rows: int) -> None:
-        """`table` is a name in schema.TABLES, `rows` how many it will have."""
-        self._table = table
-        self._rows = rows
+    def __init__(self, table: str, rows: int, room: int = 0) -> None:
+        """Begin with a batch of `rows`; `table` is a name in schema.TABLES.
+
+        `room`: how many rows are expected in all.
+        """
         self._table = table
         self._dtypes = schema.dtypes(table)
-        self._columns: dict[str, pl.Series] = {}
+        self._room = room
+        self._batches = [slice(0, rows)]
+        self._values: dict[str, NDArray[Any]] = {}
+        self._holds: dict[str, dict[int, Bools | None]] = {}
+        """By column and number of batch: where it holds; None: everywhere."""
+
+    def __len__(self) -> int:
+        """Return the number of rows so far."""
+        return int(self._batches[-1].stop)
+
+    def go_on(self, rows: int) -> None:
+        """Begin another batch of `rows`, behind what is there."""
+        self._batches.append(slice(len(self), len(self) + rows))
+
+    def column(self, name: str) -> NDArray[Any]:
+        """Return the batch's part of a column, zeros yet: to be written to, and then `put`.
+
+        Of an Enum, the codes. It must not be written to once another batch has begun.
+        """
+        return self._column(name)[self._batches[-1]]
 
     def put(self, valid: Bools | None, **columns: NDArray[np.generic]) -> None:
-        """Add columns that hold where `valid` is true (None: everywhere) and are null elsewhere.
+        """Add columns of the batch that hold where `valid` is true and are null elsewhere.
 
-        Arrays of the column's dtype become part of the table, uncopied: they must not be written
-        to afterwards.
+        None: everywhere. `valid` becomes part of the sheet: it must not be written to afterwards.
         """
-        if not self._rows or (valid is not None and not valid.any()):
+        if not len(self) or (valid is not None and not valid.any()):
             return
-        mask = None if valid is None or valid.all() else pl.Series(valid)
+        mask = None if valid is None or valid.all() else valid
         for name, values in columns.items():
-            dtype = self._dtypes[name]
-            column = pl.Series(name, values.astype(_NUMPY[dtype], copy=False))
-            # With null for the other side, the values stay and the mask becomes their validity.
-            self._columns[name] = column if mask is None else column.zip_with(mask, _null(dtype))
+            self._write(name, values)
+            self._holds.setdefault(name, {})[len(self._batches)] = mask
 
     def put_codes(self, name: str, codes: U8) -> None:
         """Add a column of an Enum: 0 is null, 1 the first category."""
         if codes.any():
-            self._columns[name] = _categories(self._dtypes[name])[codes].alias(name)
+            self._write(name, codes)
+            self._holds.setdefault(name, {})[len(self._batches)] = None
 
     def frame(self) -> pl.DataFrame:
-        """Return the table: all columns of the schema, in its order and dtypes."""
-        if not self._rows:
+        """Return the table: all columns of the schema, in its order and dtypes.
+
+        It takes the sheet's arrays: nothing can be added afterwards.
+        """
+        if not len(self):
             return schema.empty(self._table)
-        columns = self._columns
-        return pl.DataFrame(
-            [
-                columns[name]
-                if name in columns
-                else _null(dtype).new_from_index(0, self._rows).alias(name)
-                for name, dtype in self._dtypes.items()
-            ]
-        )
+        masks: dict[tuple[int, ...], pl.Series] = {}
+        return pl.DataFrame([self._series(name, masks) for name in self._dtypes])
+
+    def _write(self, name: str, values: NDArray[np.generic]) -> None:
+        column = self.column(name)
+        if not np.may_share_memory(column, values):
+            column[:] = values
+
+    def _column(self, name: str) -> NDArray[Any]:
+        """Return a column's array with room for the batch; zero where nothing was put."""
+        held = self._values.get(name)
+        if held is None or len(held) < len(self):
+            room = max(len(self), self._room if held is None else 2 * len(held))
+            found = _zeros(room, _NUMPY.get(self._dtypes[name], np.uint8))
+            if held is not None:
+                found[: len(held)] = held
+            self._values[name] = held = found
+        return held
+
+    def _series(self, name: str, masks: dict[tuple[int, ...], pl.Series]) -> pl.Series:
+        """Return a column; `masks` are those that were already made."""
+        dtype = self._dtypes[name]
+        if name not in self._holds:
+            return _null(dtype).new_from_index(0, len(self)).alias(name)
+        values = self._column(name)[: len(self)]
+        if isinstance(dtype, pl.Enum):
+            return _categories(dtype)[values].alias(name)
+        # The values are not copied: where there is a mask it becomes their validity.
+        column = pl.Series(name, values)
+        holds = self._holds[name]
+        if len(holds) == len(self._batches) and not any(
+            mask is not None for mask in holds.values()
+        ):
+            return column
+        key = tuple(id(holds.get(number, self)) for number in range(1, len(self._batches) + 1))
+        if key not in masks:
+            masks[key] = pl.Series(self._mask(holds))
+        return column.zip_with(masks[key], _null(dtype))
+
+    def _mask(self, holds: dict[int, Bools | None]) -> Bools:
+        whole = np.zeros(len(self), dtype=np.bool_)
+        for number, rows in enumerate(self._batches, 1):
+            if number in holds:
+                mask = holds[number]
+                whole[rows] = True if mask is None else mask
+        return whole
+
+
+def _zeros(rows: int, dtype: type[np.generic]) -> NDArray[Any]:
+    size = rows * np.dtype(dtype).itemsize
+    if size < _MAPPED_BYTES:
+        return np.zeros(rows, dtype)
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+    return np.ndarray((rows,), dtype, mmap.mmap(-1, size, flags=flags))
 
 
 @lru_cache(maxsize=32)

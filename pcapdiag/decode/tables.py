@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import polars as pl
@@ -10,8 +10,11 @@ import polars as pl
 from pcapdiag import schema
 from pcapdiag.decode import ipvs_sync
 from pcapdiag.decode.checksum import Verdict
+from pcapdiag.decode.link import Link
+from pcapdiag.decode.network import Network
 from pcapdiag.decode.sheet import Sheet
 from pcapdiag.decode.tcp import Option
+from pcapdiag.decode.transport import Transport
 from pcapdiag.protocols import IpProto
 
 if TYPE_CHECKING:
@@ -23,13 +26,49 @@ if TYPE_CHECKING:
     from pcapdiag.decode.columns import Bools
     from pcapdiag.decode.icmp import Icmp
     from pcapdiag.decode.ipvs_sync import SyncEntries
-    from pcapdiag.decode.link import Link
-    from pcapdiag.decode.network import Network
     from pcapdiag.decode.quoted import Quotes
     from pcapdiag.decode.tcp import Sacks
-    from pcapdiag.decode.transport import Transport
     from pcapdiag.decode.tunnel import Outer
     from pcapdiag.decode.vrrp import Vrrp
+
+
+_LINK: Final = {
+    name: name for name in ("direction", "eth_src", "eth_dst", "ethertype", "vlan", "vlan_inner")
+}
+_NETWORK: Final = {
+    "version": "ip_version",
+    **{name: name for name in ("src_hi", "src_lo", "dst_hi", "dst_lo")},
+    "length": "ip_len",
+    "ttl": "ttl",
+    "tos": "tos",
+    "df": "df",
+    "proto": "ip_proto",
+    "header_len": "ip_header_len",
+    "mf": "mf",
+    "frag_offset": "frag_offset",
+    "ident": "ip_id",
+    "checksum": "ip_checksum",
+}
+_TRANSPORT: Final = {
+    "src_port": "src_port",
+    "dst_port": "dst_port",
+    "checksum": "transport_checksum",
+    "payload_len": "payload_len",
+    **{name: f"tcp_{name}" for name in ("seq", "ack", "flags", "window")},
+    **{name: f"tcp_{name}" for name in ("mss", "wscale", "tsval", "tsecr")},
+}
+"""By field: the column of `packets` that it becomes."""
+
+
+def headers(sheet: Sheet, rows: int) -> tuple[Link, Network, Transport]:
+    """Return blank headers for a batch of `rows`, which write to the columns of `packets`."""
+    return (
+        Link.blank(rows, **{name: sheet.column(column) for name, column in _LINK.items()}),
+        Network.blank(rows, **{name: sheet.column(column) for name, column in _NETWORK.items()}),
+        Transport.blank(
+            rows, **{name: sheet.column(column) for name, column in _TRANSPORT.items()}
+        ),
+    )
 
 
 def put_link(sheet: Sheet, link: Link) -> None:

@@ -29,7 +29,7 @@ from scapy.layers.vxlan import VXLAN
 from pcapdiag import schema
 from pcapdiag.capture.frames import NO_TIME
 from pcapdiag.decode import packets
-from pcapdiag.decode.packets import concat, decode_batch, decode_capture
+from pcapdiag.decode.packets import concat, decode_batch, decode_capture, decode_parts
 from pcapdiag.schema import DecodeNote
 
 TABLES = ("packets", "tunnels", "sacks", "icmp", "arp", "vrrp", "ipvs_sync")
@@ -123,8 +123,8 @@ def test_nothing_of_a_batch_is_kept(batch):
         assert getattr(tables, name).to_dicts() == copies[name]
 
 
-@pytest.mark.parametrize("size", [1, 3, 10])
-def test_batches_do_not_matter(batch, size):
+@pytest.mark.parametrize(("size", "rows"), [(1, 1000), (3, 1000), (10, 1000), (1, 1), (3, 7)])
+def test_batches_do_not_matter(batch, size, rows):
     """A capture in pieces gives the tables of the whole, rows counted through."""
     frames = list(FRAMES.values())
     whole = decode_batch(batch(frames), 0)
@@ -132,7 +132,9 @@ def test_batches_do_not_matter(batch, size):
     for number, piece in enumerate(pieces):
         piece.frame[:] += number * size
         piece.time_ns[:] += number * size
-    joined = decode_capture(pieces, 0)
+    parts = list(decode_parts(pieces, 0, rows=rows))
+    assert len(parts) == -(-len(frames) // (-(-rows // size) * size))
+    joined = concat(parts)
     for name in TABLES:
         assert getattr(joined, name).equals(getattr(whole, name)), name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import numpy as np
 import pytest
@@ -53,15 +54,13 @@ def test_a_frame_in_which_scapy_finds_nothing(packet):
     assert packet(bytes(V4), linktype=UNKNOWN)["decode_note"] == DecodeNote.UNKNOWN_LINKTYPE
 
 
-def test_only_so_many_frames_are_asked_about(batch):
+def test_only_so_many_frames_are_asked_about(batch, monkeypatch):
     """The rest of the capture's frames are rows with a note, over all of its batches."""
-    rare = RareLinks(limit=3)
+    monkeypatch.setattr(packets, "RareLinks", partial(RareLinks, limit=3))
     frames = batch([V4, V4], linktype=RADIOTAP)
-    first = packets.decode_batch(frames, 0, rare_links=rare).packets
-    second = packets.decode_batch(frames, 0, rare_links=rare).packets
-    assert first["decode_note"].to_list() == [0, 0]
-    assert second["decode_note"].to_list() == [0, DecodeNote.BEYOND_SCAPY_LIMIT]
-    assert second["src_port"].to_list() == [1000, None]
+    found = packets.decode_capture([frames, frames], 0).packets
+    assert found["decode_note"].to_list() == [0, 0, 0, DecodeNote.BEYOND_SCAPY_LIMIT]
+    assert found["src_port"].to_list() == [1000, 1000, 1000, None]
 
 
 def test_a_link_header_seen_before_is_not_asked_about_again(batch, monkeypatch):
@@ -101,8 +100,9 @@ def test_scapy_is_kept_quiet(decoded, caplog, capfd):
 
 
 @pytest.mark.parametrize("limit", [0, 1])
-def test_the_limit_may_fall_within_a_batch(batch, limit):
+def test_the_limit_may_fall_within_a_batch(batch, limit, monkeypatch):
     """Rows up to it are decoded, in order."""
+    monkeypatch.setattr(packets, "RareLinks", partial(RareLinks, limit=limit))
     frames = batch([V4, V4], linktype=RADIOTAP)
-    table = packets.decode_batch(frames, 0, rare_links=RareLinks(limit=limit)).packets
+    table = packets.decode_batch(frames, 0).packets
     assert table["ip_version"].to_list() == [4] * limit + [None] * (2 - limit)
