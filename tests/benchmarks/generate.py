@@ -1,12 +1,17 @@
 """Makes a big capture with one known fault, as a realserver of an LVS cluster would take it.
 
     python tests/benchmarks/generate.py -n 1500000 -o /tmp/rs1.pcap [--snaplen 96] [--seed 1]
+    python tests/benchmarks/generate.py -n 500000 --syn-flood 500000 -o /tmp/flood.pcap
+    python tests/benchmarks/generate.py -n 500000 --icmp-storm 5000000 -o /tmp/storm.pcap
 
 Four virtual services: plain DR, DR in a VLAN, IPIP, and DR over IPv6. Clients download from them,
 75 packets a connection; a twentieth of the packets are retransmissions, some of the clients sit
 behind a smaller MTU and learn it from ICMP. The fault: clients of one prefix acknowledge what is
 small and nothing of full size, and no ICMP ever says why. All checksums are right, payload is
 zeros. The truth is printed as JSON.
+
+Two floods can be had beside that: half-open connections, which hosts that nobody asked are said to
+have begun; and ICMP errors from many routers about packets that arrived nevertheless.
 
 What a connection does is scripted packet by packet, in a handful of scripts; numpy then plays the
 scripts for all connections at once, sorts by time and lays out the bytes.
@@ -18,7 +23,7 @@ import argparse
 import json
 import struct
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -35,6 +40,7 @@ STALLED_SHARE: Final = 1 / 500
 CHUNK: Final = 1 << 16
 
 FIN, SYN, PSH, ACK = 1, 2, 8, 16
+NET_UNREACHABLE, HOST_UNREACHABLE, TOO_BIG, TTL_EXCEEDED = 0x0300, 0x0301, 0x0304, 0x0B00
 MSS: Final = 1448  # 1500 - 20 - 20 - 12 of timestamps
 SMALL_MSS: Final = 1348  # behind an MTU of 1400
 PATH_MTU: Final = 1400
@@ -43,7 +49,10 @@ RTT_S: Final = 0.02
 ROUTER_MAC, DIRECTOR_MAC, REALSERVER_MAC = "020000000001", "020000000002", "020000000011"
 DIRECTOR, REALSERVER, ROUTER = "203.0.113.2", "203.0.113.11", "192.0.2.1"
 ROUTER6: Final = "2001:db8:ffff::1"
-STALLED_PREFIX, SMALL_MTU_PREFIX = "198.51.100.0", "198.18.0.0"
+STALLED_PREFIX, SMALL_MTU_PREFIX, FLOODED_PREFIX, STORM_PREFIX = (
+    *("198.51.100.0", "198.18.0.0", "198.19.0.0", "192.88.0.0"),
+)
+STORM_ROUTERS: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -100,7 +109,7 @@ class Script:
             seq = self.sent[server]
             self.sent[server] += payload + bool(flags & (SYN | FIN))
         ack = self.sent[1 - server] if ack is None else ack
-        self._add(server, seq, ack, flags, payload, *sack, 0, len(self), 0)
+        self._add(server, seq, ack, flags, payload, *sack, 0, 0, len(self), 0, 0)
         return seq
 
     def too_big(self, step: int) -> None:
@@ -108,7 +117,7 @@ class Script:
         self.at += 0.002
         age_ns = (self.at - self.columns["at"][step]) * 1e9
         quoted = [self.columns[name][step] for name in ("seq", "ack", "flags", "payload")]
-        self._add(0, *quoted, 0, 0, PATH_MTU, step, age_ns)
+        self._add(0, *quoted, 0, 0, TOO_BIG, PATH_MTU, step, age_ns, 0)
 
     def open(self) -> None:
         """Add the handshake, the request and the start of the answer, acknowledged."""
@@ -172,9 +181,11 @@ _SCRIPT_COLUMNS: Final = (
     "payload",
     "sack_left",
     "sack_right",
+    "icmp",  # type and code, of IPv4; 0: it is TCP
     "next_hop_mtu",
     "step",  # what the IP ID counts; an ICMP error has that of the packet it quotes
     "age_ns",  # of the quoted packet
+    "storm",  # 0, or the number of an error of the storm
 )
 
 
@@ -235,6 +246,15 @@ def _stalls() -> Script:
     return script
 
 
+def _half_open() -> Script:
+    """Answer a SYN that nobody sent: the answer and its repetition go unheard."""
+    script = Script()
+    script.send(0, flags=SYN)
+    answer = script.send(1, flags=SYN | ACK)
+    script.send(1, flags=SYN | ACK, seq=answer, after=1.0)
+    return script
+
+
 SCRIPTS: Final = (
     _download(1, 2),
     _download(1, 3),
@@ -242,9 +262,10 @@ SCRIPTS: Final = (
     _chat(),
     _learns_its_mtu(),
     _stalls(),
+    _half_open(),
 )
 SHARES: Final = (0.30, 0.22, 0.04, 0.41, 0.03)
-STALLS: Final = 5
+STALLS, HALF_OPEN = 5, 6
 
 
 @dataclass(frozen=True)
@@ -306,6 +327,24 @@ class Play:
     ns: NDArray[np.int64]
     columns: dict[str, NDArray[np.int64]]
 
+    def __getitem__(self, rows: NDArray[np.int64]) -> Play:
+        """Return some packets, in the order given."""
+        columns = {name: column[rows] for name, column in self.columns.items()}
+        return Play(self.connection[rows], self.ns[rows], columns)
+
+    def beside(self, other: Play) -> Play:
+        """Return the packets of both, in order of time."""
+        columns = {
+            name: np.concatenate((column, other.columns[name]))
+            for name, column in self.columns.items()
+        }
+        both = Play(
+            np.concatenate((self.connection, other.connection)),
+            np.concatenate((self.ns, other.ns)),
+            columns,
+        )
+        return both[np.argsort(both.ns, kind="stable")]
+
 
 def _play(cast: Cast, packets: int) -> Play:
     lengths = np.array([len(script) for script in SCRIPTS])
@@ -325,6 +364,64 @@ def _play(cast: Cast, packets: int) -> Play:
     columns = {name: flat[name][line].astype(np.int64) for name in _SCRIPT_COLUMNS[1:]}
     ns = 1_700_000_000_000_000_000 + (seconds[order] * 1e9).astype(np.int64)
     return Play(connection[order], ns, columns)
+
+
+def _flood(count: int, end_s: float, random: np.random.Generator) -> Cast:
+    """Return half-open connections with the first service, all over the time of the others."""
+    number = np.arange(count)
+    hosts = int(ip_address(FLOODED_PREFIX)) + number % (1 << 16)
+    client = np.zeros((count, 8), dtype=np.uint16)
+    client[:, 6], client[:, 7] = hosts >> 16, hosts & 0xFFFF
+    return Cast(
+        np.full(count, HALF_OPEN),
+        np.zeros(count, dtype=np.int64),
+        random.uniform(0, end_s, count),
+        client,
+        1024 + (number >> 16) * 40 + random.integers(0, 40, count),
+        random.integers(0, 1 << 32, (count, 2)),
+        random.integers(0, 1 << 16, (count, 2)),
+        np.zeros(count, dtype=np.bool_),
+        end_s,
+    )
+
+
+def _together(cast: Cast, more: Cast) -> Cast:
+    """Return the connections of both; those of `more` are numbered behind the others."""
+    arrays = (
+        np.concatenate((getattr(cast, each.name), getattr(more, each.name)))
+        for each in fields(Cast)
+        if each.name != "end_s"
+    )
+    return Cast(*arrays, cast.end_s)
+
+
+def _storm(cast: Cast, play: Play, count: int, random: np.random.Generator) -> Play:
+    """Return ICMP errors about packets of the play, none of them of a connection that stalls.
+
+    Two in five repeat a "fragmentation needed" that its receiver had and obeys; the others call the
+    network or host unreachable, or the packet's TTL exceeded, and TCP has no use for that.
+    """
+    v6 = np.array([each.v6 for each in SERVICES])[cast.service[play.connection]]
+    told = ~v6 & (cast.script[play.connection] != STALLS)
+    too_big = np.flatnonzero(told & (play.columns["icmp"] == TOO_BIG))
+    data = np.flatnonzero(told & (play.columns["server"] == 1) & (play.columns["payload"] > 0))
+    about_size = count * 2 // 5 if len(too_big) else 0
+    chosen = np.concatenate(
+        (random.choice(too_big, about_size), random.choice(data, count - about_size))
+    )
+    storm = play[chosen]
+    later = random.integers(10**6, 3 * 10**8, count)
+    code = random.choice([NET_UNREACHABLE, HOST_UNREACHABLE, TTL_EXCEEDED], count)
+    code[:about_size] = TOO_BIG
+    columns = {
+        **storm.columns,
+        **dict.fromkeys(("server", "sack_left", "sack_right"), np.zeros(count, dtype=np.int64)),
+        "icmp": code,
+        "next_hop_mtu": np.where(code == TOO_BIG, PATH_MTU, 0),
+        "age_ns": storm.columns["age_ns"] + later,
+        "storm": 1 + random.permutation(count),
+    }
+    return Play(storm.connection, storm.ns + later, columns)
 
 
 def _fold(total: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -385,7 +482,7 @@ class _Builder:
         self.ns = play.ns[rows]
         self.play = {name: column[rows] for name, column in play.columns.items()}
         self.server = self.play["server"] == 1
-        self.icmp = self.play["next_hop_mtu"] > 0
+        self.icmp = self.play["icmp"] > 0
         service = cast.service[self.connection]
         self.service = service
         self.v6 = np.array([each.v6 for each in SERVICES])[service]
@@ -458,7 +555,7 @@ class _Builder:
             src, _ = self._ends(rows, server=True, v6=v6)
             quoted_ip = self._ip_header(rows, server=True, v6=v6, length=self.tcp_ip_len[rows])
             tcp = self._tcp_header(rows, server=True, v6=v6)
-            router = _words(ROUTER6 if v6 else ROUTER)
+            router = self._router(rows, v6=v6)
             mtu = self.play["next_hop_mtu"][rows]
             if v6:
                 message = [0x0200, 0, 0, mtu, *quoted_ip, *tcp]
@@ -466,10 +563,20 @@ class _Builder:
                 message[1] = _fold(sum([*message, *router, *src, length, 58], start=0 * mtu))
                 ip = [0x6000, 0, length, 58 << 8 | 60, *router, *src]
             else:
-                message = [0x0304, 0, 0, mtu, *quoted_ip, *tcp]
+                message = [self.play["icmp"][rows], 0, 0, mtu, *quoted_ip, *tcp]
                 message[1] = _fold(sum(message, start=0 * mtu))
-                ip = _ipv4(self.ip_len[rows], self.step[rows], 60 << 8 | 1, router, src, df=False)
+                ip_id = self.step[rows] + self.play["storm"][rows] & 0xFFFF
+                ip = _ipv4(self.ip_len[rows], ip_id, 60 << 8 | 1, router, src, df=False)
             frames.put(rows, [*ip, *message])
+
+    def _router(self, rows: NDArray[np.int64], *, v6: bool) -> list[NDArray[np.int64] | int]:
+        """Return the address words of who sends ICMP errors."""
+        if v6:
+            return _words(ROUTER6)
+        storm = self.play["storm"][rows]
+        address = int(ip_address(STORM_PREFIX)) + storm % STORM_ROUTERS
+        address[storm == 0] = int(ip_address(ROUTER))
+        return [address >> 16, address & 0xFFFF]
 
     def _ip_header(
         self, rows: NDArray[np.int64], *, server: bool, v6: bool, length: NDArray[np.int64]
@@ -537,11 +644,29 @@ class _Builder:
         return words
 
 
-def generate(path: Path, packets: int, snaplen: int = 262144, seed: int = 1) -> dict[str, object]:
-    """Write a nanosecond pcap of `packets` frames, and return what is in it and what is wrong."""
+def generate(
+    path: Path,
+    packets: int,
+    snaplen: int = 262144,
+    seed: int = 1,
+    *,
+    half_open: int = 0,
+    storm: int = 0,
+) -> dict[str, object]:
+    """Write a nanosecond pcap of `packets` frames, and return what is in it and what is wrong.
+
+    Beside them stand `half_open` connections of a SYN flood and `storm` ICMP errors.
+    """
     random = np.random.default_rng(seed)
     cast = _cast(packets, random)
     play = _play(cast, packets)
+    if storm:
+        play = play.beside(_storm(cast, play, storm, random))
+    if half_open:
+        flood = _flood(half_open, cast.end_s, random)
+        flooding = _play(flood, half_open * len(SCRIPTS[HALF_OPEN]))
+        play = play.beside(replace(flooding, connection=flooding.connection + len(cast.script)))
+        cast = _together(cast, flood)
     with path.open("wb") as file:
         file.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, snaplen, 1))
         for begin in range(0, len(play.ns), CHUNK):
@@ -552,7 +677,8 @@ def generate(path: Path, packets: int, snaplen: int = 262144, seed: int = 1) -> 
         "connections": len(np.unique(play.connection)),
         "bytes": path.stat().st_size,
         "snaplen": snaplen,
-        "icmp_errors": int((play.columns["next_hop_mtu"] > 0).sum()),
+        "half_open": half_open,
+        "icmp_errors": int((play.columns["icmp"] > 0).sum()),
         "fault": {
             "rule": "pmtud-blackhole",
             "service": f"{SERVICES[0].vip}:{SERVICES[0].port}",
@@ -571,8 +697,29 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--snaplen", type=int, default=262144, help="96: headers only")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--syn-flood",
+        type=int,
+        default=0,
+        metavar="N",
+        help="N half-open connections beside the packets, three packets each",
+    )
+    parser.add_argument(
+        "--icmp-storm",
+        type=int,
+        default=0,
+        metavar="N",
+        help=f"N ICMP errors of {STORM_ROUTERS} routers beside the packets, about them",
+    )
     asked = parser.parse_args()
-    truth = generate(asked.output, asked.packets, asked.snaplen, asked.seed)
+    truth = generate(
+        asked.output,
+        asked.packets,
+        asked.snaplen,
+        asked.seed,
+        half_open=asked.syn_flood,
+        storm=asked.icmp_storm,
+    )
     json.dump(truth, sys.stdout, indent=1)
     sys.stdout.write("\n")
 

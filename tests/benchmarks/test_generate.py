@@ -13,6 +13,7 @@ import pytest
 
 GENERATE: Final = Path(__file__).resolve().parent / "generate.py"
 PACKETS: Final = 6000
+FLOODS: Final = ("--syn-flood", "300", "--icmp-storm", "700")
 
 PROTOCOLS: Final = "frame.protocols"
 FIELDS: Final = (
@@ -24,8 +25,10 @@ FIELDS: Final = (
     "tcp.checksum.status",
     "icmp.checksum.status",
     "icmpv6.checksum.status",
+    "ip.src",
     "ip.len",
     "ip.opt.type",
+    "tcp.flags.str",
     "tcp.analysis.retransmission",
     "tcp.analysis.fast_retransmission",
 )
@@ -95,12 +98,32 @@ def test_the_same_seed_gives_the_same_file(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() != (tmp_path / "c").read_bytes()
 
 
-def test_the_fault_is_found_and_no_other(tmp_path: Path) -> None:
+@pytest.mark.needs("tshark")
+def test_floods_come_beside_the_packets(tmp_path: Path) -> None:
+    """Half-open connections and errors are as many as asked for, sound, and change nothing else."""
+    plain = _generate(tmp_path / "plain.pcap", "--snaplen", "700")
+    truth = _generate(tmp_path / "rs1.pcap", "--snaplen", "700", *FLOODS)
+    rows = _rows(tmp_path / "rs1.pcap")
+    assert len(rows) == truth["packets"] == plain["packets"] + 3 * 300 + 700
+    assert truth["connections"] == plain["connections"] + 300
+    assert truth["icmp_errors"] == plain["icmp_errors"] + 700
+    errors = [row["icmp.checksum.status"] + row["icmpv6.checksum.status"] for row in rows]
+    assert [*filter(None, errors)] == ["1"] * truth["icmp_errors"]
+    assert {word for row in rows for word in row["ip.checksum.status"].split(",")} <= {"", "1"}
+    flood = [row for row in rows if row["ip.src"].startswith("198.19.")]
+    assert len(flood) == 300
+    assert {row["tcp.flags.str"].strip("·") for row in flood} == {"S"}
+    routers = {row["ip.src"].split(",")[0] for row in rows if row["icmp.checksum.status"]}
+    assert len(routers) > 500
+
+
+@pytest.mark.parametrize("floods", [(), FLOODS], ids=["plain", "floods"])
+def test_the_fault_is_found_and_no_other(tmp_path: Path, floods: tuple[str, ...]) -> None:
     """The whole program, run on the capture, names the one fault with the sizes that were made.
 
     Beside it stands the remark that segments were captured before they were cut.
     """
-    fault = _generate(tmp_path / "rs1.pcap")["fault"]
+    fault = _generate(tmp_path / "rs1.pcap", *floods)["fault"]
     program = Path(sys.executable).with_name("pcapdiag")
     run = subprocess.run(
         [program, "analyze", "--quiet", "--no-html", "--json", "-", "rs1.pcap"],
