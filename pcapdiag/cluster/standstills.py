@@ -8,15 +8,19 @@ a host that is down does not get proves nothing: nobody acknowledges it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import polars as pl
 
-from pcapdiag import schema, spool
+from pcapdiag import spool
 from pcapdiag.protocols import IpProto, TcpFlag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from pcapdiag.cluster.clock import Clocks
     from pcapdiag.flows.vantage import VantageTables
@@ -39,6 +43,13 @@ three in a row once in a thousand times."""
 
 _PAUSE: Final = ("capture", "pause")
 
+_PAUSES: Final = {
+    "capture": pl.UInt16,
+    "pause": pl.Int64,
+    "from_ns": pl.Int64,
+    "until_ns": pl.Int64,
+}
+
 _CONVERSATION: Final = ("ip_proto", "orig_hi", "orig_lo", "resp_hi", "resp_lo", "resp_port")
 """Ends without the client's port: what a capture filter may leave out whole."""
 
@@ -59,61 +70,54 @@ def find(
 
 def _pauses(vantage: VantageTables) -> pl.DataFrame:
     """Return the long pauses of each capture: capture, pause (counted), from_ns, until_ns."""
-    times = _ascending(vantage.packets)
-    step = pl.col("until_ns") - pl.col("from_ns")
-    usual = (
-        pl.concat(
-            steps.group_by("capture").agg(
-                pl.col("from_ns").min(),
-                pl.col("until_ns").max(),
-                (step > AT_ONCE_NS).sum().alias("steps"),
-            )
-            for steps in _steps(times)
-        )
-        .group_by("capture")
-        .agg(pl.col("from_ns").min(), pl.col("until_ns").max(), pl.col("steps").sum())
-        .select("capture", (step // pl.col("steps").clip(1)).alias("usual"))
-    )
-    long = step > pl.max_horizontal(LONG_PAUSE * pl.col("usual"), SHORTEST_NS)
-    return (
-        pl.concat(
-            steps.filter(step > SHORTEST_NS)
-            .join(usual, on="capture", maintain_order="left")
-            .filter(long)
-            .drop("usual")
-            for steps in _steps(times)
-        )
-        .sort("capture", "from_ns")
-        .select(
-            "capture",
-            pl.int_range(pl.len()).over("capture").alias("pause"),
-            "from_ns",
-            "until_ns",
-        )
+    found = _paces(vantage.packets)
+    if not all(pace.ascending for pace in found.values()):
+        times = vantage.packets.lazy().select("capture", "time_ns").collect()
+        found = _paces(times.sort("capture", "time_ns"))
+    parts = []
+    for capture, pace in sorted(found.items()):
+        from_ns, until_ns = (np.concatenate(times) for times in (pace.from_ns, pace.until_ns))
+        usual = (pace.last_ns - pace.first_ns) // max(pace.steps, 1)
+        long = until_ns - from_ns > LONG_PAUSE * usual
+        ends = {"from_ns": from_ns[long], "until_ns": until_ns[long]}
+        parts.append(pl.DataFrame({"capture": capture, "pause": 0, **ends}, schema=_PAUSES))
+    return pl.concat([pl.DataFrame(schema=_PAUSES), *parts]).with_columns(
+        pl.int_range(pl.len()).over("capture").alias("pause")
     )
 
 
-def _ascending(packets: Table) -> Table:
-    """Return `packets`, or capture and time_ns of them where a capture's times go backwards."""
-    if all((steps["from_ns"] <= steps["until_ns"]).all() for steps in _steps(packets)):
-        return packets
-    return packets.lazy().select("capture", "time_ns").collect().sort("capture", "time_ns")
+@dataclass
+class _Pace:
+    """How a capture's frames follow one another."""
+
+    first_ns: int
+    last_ns: int
+    ascending: bool = True
+    steps: int = 0
+    """Frames that come later than AT_ONCE_NS after the one before."""
+    from_ns: list[NDArray[np.int64]] = field(default_factory=list)
+    until_ns: list[NDArray[np.int64]] = field(default_factory=list)
+    """Of the steps that are longer than SHORTEST_NS."""
 
 
-def _steps(times: Table) -> Iterator[pl.DataFrame]:
-    """Yield from one frame of a capture to its next, a file at a time: capture, from_ns, until_ns.
-
-    Frames without a time are none.
-    """
-    last = schema.empty("packets").select("capture", "time_ns")
-    for chunk in spool.frames(times, *last.columns):
-        timed = pl.concat([last, chunk.drop_nulls("time_ns")])
-        last = timed.group_by("capture").last()
-        yield timed.select(
-            "capture",
-            pl.col("time_ns").shift(1).over("capture").alias("from_ns"),
-            pl.col("time_ns").alias("until_ns"),
-        ).drop_nulls("from_ns")
+def _paces(packets: Table) -> dict[int, _Pace]:
+    """Return the pace of each capture, a file of the table at a time; frames without a time go."""
+    found: dict[int, _Pace] = {}
+    for chunk in spool.frames(packets, "capture", "time_ns"):
+        timed = chunk.drop_nulls("time_ns")
+        times, captures = (timed[name].to_numpy() for name in ("time_ns", "capture"))
+        for capture in timed["capture"].unique():
+            mine = times if (captures == capture).all() else times[captures == capture]
+            pace = found.setdefault(capture, _Pace(int(mine[0]), int(mine[0])))
+            before = np.concatenate((np.array([pace.last_ns]), mine[:-1]))
+            step = mine - before
+            long = np.flatnonzero(step > SHORTEST_NS)
+            pace.ascending &= bool((step >= 0).all())
+            pace.steps += int(np.count_nonzero(step > AT_ONCE_NS))
+            pace.from_ns.append(before[long])
+            pace.until_ns.append(mine[long])
+            pace.last_ns = int(mine[-1])
+    return found
 
 
 def _proven(
