@@ -33,7 +33,7 @@ def frame(case: Case, stalls: pl.DataFrame) -> pl.DataFrame:
             continue
         begin = (pl.col("tcp_seq").cast(pl.Int64) - pl.col("seq_first").cast(pl.Int64)).mod(1 << 32)
         packets = (
-            vantage.packets.lazy()
+            vantage.packets_of(here["flow"])
             .filter(pl.col("payload_len") > 0, pl.col("copy_of").is_null())
             .join(
                 here.lazy().select(

@@ -92,7 +92,7 @@ def _pace(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
         time = case.clocks.common_time(vantage.index).alias("common_ns")
         since = pl.col("common_ns") - pl.col("told_ns")
         parts.append(
-            vantage.packets.lazy()
+            vantage.packets_of(sides["flow"])
             .filter(pl.col("payload_len") > 0, pl.col("copy_of").is_null())
             .select("flow", "by_orig", time)
             .join(sides.lazy(), on=["flow", "by_orig"])

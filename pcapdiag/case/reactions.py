@@ -57,7 +57,7 @@ def frame(case: Case, sides: pl.DataFrame) -> pl.DataFrame:
         late = (since >= RTO_MIN_NS) & (since < PMTU_LIFETIME_NS)
         large = pl.col("ip_len") > pl.col("told_mtu")
         parts.append(
-            vantage.packets.lazy()
+            vantage.packets_of(here["flow"])
             .filter(pl.col("payload_len") > 0, pl.col("copy_of").is_null())
             .join(
                 here.lazy().select("flow", "by_orig", *KEYS, "told_mtu", "told_ns", "wire_limit"),
@@ -116,8 +116,7 @@ def recovered(case: Case, suspects: pl.DataFrame) -> pl.DataFrame:
             continue
         wire = pl.min_horizontal("ip_len", "wire_limit")
         sends = (
-            vantage.packets.lazy()
-            .with_row_index("row")
+            vantage.packets_of(here["flow"], row=True)
             .filter(pl.col("payload_len") > 0, pl.col("copy_of").is_null())
             .join(here.lazy().select("flow", "by_orig", "wire_limit"), on=["flow", "by_orig"])
             .sort("row")

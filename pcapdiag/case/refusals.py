@@ -107,8 +107,7 @@ def _one(case: Case, connection: int, vantage: int, messages: pl.DataFrame) -> R
         (pl.col("kind") == "front") | pl.lit(not one_way),
     )
     packets = (
-        tables.packets.lazy()
-        .with_row_index("row")
+        tables.packets_of(legs["flow"], row=True)
         .join(legs.lazy().select("flow", "client_is_orig"), on="flow")
         .select(
             "row",

@@ -86,9 +86,8 @@ def _at(case: Case, index: int) -> pl.DataFrame:
     if legs.is_empty():
         return pl.DataFrame(schema=SHAPE)
     packets = (
-        tables.packets.lazy()
-        .with_row_index("row")
-        .filter(pl.col("flow").is_not_null(), pl.col("copy_of").is_null())
+        tables.packets_of(legs["flow"], row=True)
+        .filter(pl.col("copy_of").is_null())
         .select(
             *("row", "flow", "by_orig", "time_ns", "eth_src", "eth_dst", "ttl"),
             *("tcp_flags", "tcp_seq", "tcp_ack", "payload_len"),

@@ -87,7 +87,7 @@ def _data(case: Case, index: int, wanted: pl.DataFrame, by_client: bool) -> pl.D
     )
     offset = (pl.col("tcp_seq").cast(pl.Int64) - pl.col("seq_first").cast(pl.Int64)) % _WRAP
     return (
-        vantage.packets.lazy()
+        vantage.packets_of(flows["flow"])
         .filter(pl.col("payload_len") > 0, pl.col("copy_of").is_null())
         .join(flows.filter(~pl.col("offload").fill_null(value=False)).lazy(), on="flow")
         .filter(pl.col("by_orig") == pl.col("sent_by_orig"), pl.col("tcp_seq").is_not_null())

@@ -167,7 +167,7 @@ def _without_closed_windows(case: Case, suspects: pl.DataFrame) -> pl.DataFrame:
         if here.is_empty():
             continue
         closed.append(
-            vantage.packets.lazy()
+            vantage.packets_of(here["flow"])
             .filter(pl.col("tcp_window") == 0, pl.col("tcp_flags") & 0b0111 == 0)
             .select("flow", ~pl.col("by_orig").alias("by_orig"), "time_ns")
             .join(
@@ -289,7 +289,7 @@ def _acknowledged(case: Case, every: pl.DataFrame, repeated: pl.DataFrame) -> pl
             continue
         ahead = (pl.col("tcp_ack").cast(pl.Int64) - pl.col("stuck_seq").cast(pl.Int64)).mod(1 << 32)
         parts.append(
-            vantage.packets.lazy()
+            vantage.packets_of(legs["flow"])
             .select("flow", "by_orig", "tcp_ack", "tcp_flags")
             .filter(pl.col("tcp_flags") & 0b1_0000 != 0)
             .join(

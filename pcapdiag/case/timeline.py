@@ -81,7 +81,7 @@ def _repeats(case: Case, wanted: pl.DataFrame) -> pl.DataFrame:
         )
         segment = ["flow", "by_orig", "tcp_seq"]
         parts.append(
-            vantage.packets.lazy()
+            vantage.packets_of(legs["flow"])
             .select(*segment, "payload_len", "copy_of", "time_ns")
             .with_columns(
                 case.clocks.common_time(vantage.index).fill_null(pl.col("time_ns")).alias("time_ns")

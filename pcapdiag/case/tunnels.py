@@ -154,8 +154,7 @@ def announcements(case: Case, connections: pl.Series) -> pl.DataFrame:
         if legs.is_empty():
             continue
         parts.append(
-            vantage.packets.lazy()
-            .with_row_index("row")
+            vantage.packets_of(legs["flow"], row=True)
             .filter(pl.col("tcp_flags") & both == both, pl.col("tcp_mss").is_not_null())
             .join(legs.lazy().select("flow", "connection"), on="flow")
             .select(
@@ -193,8 +192,7 @@ def largest(case: Case, connections: pl.Series) -> pl.DataFrame:
         ).select("flow", "by_orig", "connection")
         if flows.height:
             parts.append(
-                vantage.packets.lazy()
-                .with_row_index("row")
+                vantage.packets_of(flows["flow"], row=True)
                 .join(flows.lazy(), on=["flow", "by_orig"])
                 .select(
                     "connection",

@@ -72,9 +72,8 @@ def _at(case: Case, index: int) -> pl.DataFrame:
         return pl.DataFrame(schema=TAIL)
     by_client = pl.col("by_orig") == pl.col("client_is_orig")
     packets = (
-        tables.packets.lazy()
-        .with_row_index("row")
-        .filter(pl.col("flow").is_in(flows["flow"].implode()), pl.col("copy_of").is_null())
+        tables.packets_of(flows["flow"], row=True)
+        .filter(pl.col("copy_of").is_null())
         .select(
             *("row", "flow", "by_orig", "time_ns", "tcp_flags", "tcp_seq", "payload_len"),
             *("ip_len", "ip_id", "eth_dst"),

@@ -18,7 +18,7 @@ from pcapdiag.protocols import IcmpType, Icmpv6Type, IpProto
 
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case
-    from pcapdiag.spool import Table
+    from pcapdiag.flows.vantage import VantageTables
 
 _LOOKED_AT: Final = (
     (pl.col("ip_version") == 4)
@@ -246,7 +246,7 @@ def _progress(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
         wanted = sides.join(first, on=["connection", "quoted_sender"])
         if wanted.is_empty():
             continue
-        parts.append(_acknowledged(vantage.packets, wanted))
+        parts.append(_acknowledged(vantage, wanted))
     if not parts:
         return messages.select("message", pl.lit(None, pl.Boolean).alias("progress"))
     known = pl.concat(parts).group_by("connection", "quoted_sender").agg(pl.col("progress").any())
@@ -255,13 +255,13 @@ def _progress(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _acknowledged(packets: Table, wanted: pl.DataFrame) -> pl.DataFrame:
+def _acknowledged(vantage: VantageTables, wanted: pl.DataFrame) -> pl.DataFrame:
     """Return per sender in `wanted` whether an acknowledgement of its peer goes past the quote."""
     ahead = (pl.col("tcp_ack").cast(pl.Int64) - pl.col("quoted_tcp_seq").cast(pl.Int64)).mod(
         1 << 32
     )
     return (
-        packets.lazy()
+        vantage.packets_of(wanted["flow"])
         .select("flow", "by_orig", "tcp_ack", "tcp_flags")
         .filter(pl.col("tcp_flags") & 0b1_0000 != 0)
         .join(

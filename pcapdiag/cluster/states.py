@@ -104,9 +104,8 @@ def _of_vantage(
     confirmed = pl.DataFrame(schema={"flow": pl.UInt32, "confirmed": pl.Boolean})
     if quiet.height:
         confirmed = (
-            vantage.packets.lazy()
+            vantage.packets_of(quiet["flow"])
             .filter(pl.col("by_orig") & ((pl.col("tcp_flags") & _OPENING) == int(TcpFlag.ACK)))
-            .join(quiet.lazy(), on="flow", how="semi")
             .select("flow", pl.lit(True).alias("confirmed"))
             .unique()
             .collect()

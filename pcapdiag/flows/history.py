@@ -81,12 +81,7 @@ def histories(tables: VantageTables, flows: Iterable[int]) -> dict[int, FlowHist
     if len(wanted) > MAX_FLOWS:
         raise ValueError(f"{len(wanted)} flows were asked for at once, at most {MAX_FLOWS} may be")
     named = pl.Series("flow", wanted, pl.UInt32)
-    packets = (
-        tables.packets.lazy()
-        .with_row_index("row")
-        .filter(pl.col("flow").is_in(named.implode()))
-        .collect()
-    )
+    packets = tables.packets_of(named, row=True).collect()
     sacks = tables.sacks.join(packets.select("row", "flow", "by_orig"), on="row", how="inner")
     parts = packets.partition_by("flow", as_dict=True)
     told = sacks.sort("row", "block").partition_by("flow", as_dict=True)
