@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from . import fragments, rewrite, wire
@@ -38,6 +39,8 @@ _V6: Final = {
 }
 
 Verdict = str | tuple[int, int]
+
+_address = cache(ipaddress.ip_address)
 """Of a firewall rule: "drop", or the type and code of an ICMP error to reject with."""
 
 
@@ -121,7 +124,7 @@ class Host:
     def route(self, dst: str) -> tuple[Interface | None, str]:
         """Return the interface and next hop for a destination; no interface: unreachable."""
         wanted = self.redirected.get(dst)
-        address = ipaddress.ip_address(wanted or dst)
+        address = _address(wanted or dst)
         matches = [route for route in self.routes if address in route.network]
         if not matches:
             return None, dst
@@ -185,7 +188,7 @@ class Host:
                     self.error(verdict, data)
                     return
             self.local_in(interface, data, header)
-        elif self.forwarding and not ipaddress.ip_address(header.dst).is_multicast:
+        elif self.forwarding and not _address(header.dst).is_multicast:
             self.forward(interface, data, header)
 
     def for_us(self, header: wire.Header) -> bool:
@@ -248,9 +251,7 @@ class Host:
         """Forward a packet in the order of ip_forward."""
         out, next_hop = self.route(header.dst)
         if out is None:
-            withdrawn = any(
-                ipaddress.ip_address(header.dst) in route.network for route in self.routes
-            )
+            withdrawn = any(_address(header.dst) in route.network for route in self.routes)
             self.error(HOST_UNREACHABLE if withdrawn else NET_UNREACHABLE, data)
         elif header.ttl <= 1:
             self.error(TIME_EXCEEDED, data)
@@ -270,7 +271,7 @@ class Host:
         self, interface: Interface, data: bytes, header: wire.Header, next_hop: str
     ) -> None:
         """Send a redirect with the backoff of ip_rt_send_redirect."""
-        source = ipaddress.ip_address(header.src)
+        source = _address(header.src)
         on_link = any(source in network for network in interface.networks())
         if not (self.send_redirects and on_link):
             return

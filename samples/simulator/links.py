@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Final
 
 from . import wire
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 BROADCAST: Final = "ff:ff:ff:ff:ff:ff"
 SHORTEST_FRAME: Final = 60  # IEEE 802.3 without FCS; receivers see the padding, senders do not
+
+
+@cache
+def _parsed(text: str) -> tuple[int, str]:
+    """Return the IP version and the address of an interface address."""
+    parsed = ipaddress.ip_interface(text)
+    return parsed.version, str(parsed.ip)
 
 
 @dataclass
@@ -44,8 +51,8 @@ class Interface:
 
     def own(self, version: int) -> list[str]:
         """Return the addresses of one IP version, the primary one first."""
-        parsed = [ipaddress.ip_interface(text) for text in self.addresses]
-        return [str(item.ip) for item in parsed if item.version == version]
+        parsed = map(_parsed, self.addresses)
+        return [address for of, address in parsed if of == version]
 
     def send(self, dst_mac: str, ethertype: int, payload: bytes) -> None:
         """Send a frame and let the tap see it; of a burst each some microseconds later."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP
@@ -255,7 +255,12 @@ def neighbour_advertisement(mac: str, target: str, dst: str) -> bytes:
 
 def ethernet(src: str, dst: str, ethertype: int, payload: bytes) -> bytes:
     """Return an Ethernet frame without padding or FCS."""
-    return bytes(Ether(src=src, dst=dst, type=ethertype)) + payload
+    return _ethernet_header(src, dst, ethertype) + payload
+
+
+@cache
+def _ethernet_header(src: str, dst: str, ethertype: int) -> bytes:
+    return bytes(Ether(src=src, dst=dst, type=ethertype))
 
 
 def transport_sum(data: bytes) -> int:
