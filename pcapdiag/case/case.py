@@ -415,7 +415,16 @@ class Case:
 
     def connection_count(self, service_name: str | None) -> int:
         """Return how many connections of a service the captures show."""
-        return self.members.filter(pl.col("service_name").eq_missing(service_name)).height
+        return self._connection_counts.get(service_name, 0)
+
+    @cached_property
+    def _connection_counts(self) -> dict[str | None, int]:
+        return dict(self.members.group_by("service_name").len().iter_rows())
+
+    @cached_property
+    def named_legs(self) -> pl.DataFrame:
+        """Return which connections of which service each vantage shows: see members.named_legs."""
+        return members.named_legs(self)
 
     def requests_between(self, service_name: str | None, start_ns: Any, end_ns: Any) -> int:
         """Return how many connections of a service began between two times; None: unbounded."""

@@ -70,17 +70,18 @@ def _without_moves(case: Case, pairs: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([stayed.drop("moved_ns"), pairs.filter(pl.col("first_ns").is_null())])
 
 
-def _asked(tables: VantageTables, vips: pl.DataFrame) -> pl.DataFrame:
+def _asked(tables: VantageTables, vips: pl.DataFrame) -> pl.LazyFrame:
     """Return the questions about VIPs in the form of answers to them: row, VIP, whom to tell."""
     return (
-        tables.arp.filter(pl.col("op").cast(pl.String).is_in(["request", "solicitation"]))
+        tables.arp.lazy()
+        .filter(pl.col("op").cast(pl.String).is_in(["request", "solicitation"]))
         .select(
             "row",
             pl.col("target_hi").alias("sender_hi"),
             pl.col("target_lo").alias("sender_lo"),
             pl.col("eth_src").alias("eth_dst"),
         )
-        .join(vips, on=["sender_hi", "sender_lo"], how="semi")
+        .join(vips.lazy(), on=["sender_hi", "sender_lo"], how="semi")
     )
 
 
@@ -92,9 +93,11 @@ def _at(case: Case, index: int, vips: pl.DataFrame) -> pl.DataFrame:
         ~pl.col("gratuitous"),
         pl.col("sender_mac").is_not_null(),
     ).join(vips, on=["sender_hi", "sender_lo"], how="semi")
+    if answers.is_empty():
+        return pl.DataFrame(schema=_SHAPE)
     answers = answers.hstack(spool.at(tables.packets, answers["row"], "time_ns", "eth_dst"))
     return (
-        pl.concat([answers, _asked(tables, vips)], how="diagonal")
+        pl.concat([answers.lazy(), _asked(tables, vips)], how="diagonal")
         .sort("row")
         .with_columns(pl.col("sender_mac").is_null().cum_sum().over(key).alias("question"))
         .filter(pl.col("sender_mac").is_not_null())
@@ -118,6 +121,7 @@ def _at(case: Case, index: int, vips: pl.DataFrame) -> pl.DataFrame:
             case.clocks.common_time(index, "before_time_ns").alias("first_ns"),
         )
         .select(pl.col(name).cast(dtype) for name, dtype in _SHAPE.items())
+        .collect()
     )
 
 

@@ -120,15 +120,23 @@ def counted_at(case: Case, roles: tuple[str, ...]) -> dict[str, int]:
     """Return the number of connections that vantages of some roles show, by service name."""
     indices = [vantage.index for vantage in case.vantages_of(*roles)]
     counted = (
-        case.connections.legs.filter(pl.col("vantage").is_in(indices))
-        .select("connection")
+        case.named_legs.lazy()
+        .filter(pl.col("vantage").is_in(indices))
+        .group_by("service_name")
+        .agg(pl.col("connection").n_unique())
+        .collect()
+    )
+    return dict(counted.iter_rows())
+
+
+def named_legs(case: Case) -> pl.DataFrame:
+    """Return vantage, connection and service_name of all legs that belong to a named service."""
+    return (
+        case.connections.legs.select("vantage", "connection")
         .unique()
         .join(case.members.select("connection", "service_name"), on="connection")
         .drop_nulls("service_name")
-        .group_by("service_name")
-        .len()
     )
-    return dict(counted.iter_rows())
 
 
 def begun_between(
@@ -188,8 +196,12 @@ def _legs(case: Case, wanted: pl.DataFrame) -> dict[int, list[Leg]]:
     for vantage in case.vantages:
         if vantage.index not in seen:
             continue
-        rows = legs.filter(pl.col("vantage") == vantage.index).join(
-            vantage.flows.select("flow", "ip_proto", *_ENDS), on="flow", maintain_order="left"
+        ends = vantage.flows.lazy().select("flow", "ip_proto", *_ENDS)
+        rows = (
+            legs.lazy()
+            .filter(pl.col("vantage") == vantage.index)
+            .join(ends, on="flow", maintain_order="left")
+            .collect()
         )
         for row in rows.iter_rows(named=True):
             orig = (row["orig_hi"], row["orig_lo"])

@@ -69,27 +69,34 @@ def _same_path(case: Case, connections: Sequence[int]) -> pl.DataFrame:
 def _data(case: Case, index: int, wanted: pl.DataFrame, by_client: bool) -> pl.DataFrame:
     """Return the data packets of one direction at a vantage: ip_len, tcp_seq, delivered."""
     vantage = case.vantages[index]
-    legs = case.connections.legs.filter(pl.col("vantage") == index).join(
-        wanted, on="connection", how="semi"
+    legs = (
+        case.connections.legs.lazy()
+        .filter(pl.col("vantage") == index)
+        .join(wanted.lazy(), on="connection", how="semi")
     )
     sender = (pl.col("client_is_orig") == by_client).alias("sent_by_orig")
-    flows = legs.join(vantage.flows, on="flow").select(
-        "connection",
-        "flow",
-        sender,
-        *(
-            pl.when(pl.col("client_is_orig") == by_client)
-            .then(pl.col(f"orig_{name}"))
-            .otherwise(pl.col(f"resp_{name}"))
-            .alias(name)
-            for name in ("acked", "seq_first", "offload")
-        ),
+    flows = (
+        legs.join(vantage.flows.lazy(), on="flow")
+        .select(
+            "connection",
+            "flow",
+            sender,
+            *(
+                pl.when(pl.col("client_is_orig") == by_client)
+                .then(pl.col(f"orig_{name}"))
+                .otherwise(pl.col(f"resp_{name}"))
+                .alias(name)
+                for name in ("acked", "seq_first", "offload")
+            ),
+        )
+        .filter(~pl.col("offload").fill_null(value=False))
+        .collect()
     )
     offset = (pl.col("tcp_seq").cast(pl.Int64) - pl.col("seq_first").cast(pl.Int64)) % _WRAP
     return (
         vantage.packets_of(flows["flow"])
         .filter(pl.col("payload_len") > 0, pl.col("copy_of").is_null())
-        .join(flows.filter(~pl.col("offload").fill_null(value=False)).lazy(), on="flow")
+        .join(flows.lazy(), on="flow")
         .filter(pl.col("by_orig") == pl.col("sent_by_orig"), pl.col("tcp_seq").is_not_null())
         .select(
             "connection",

@@ -95,7 +95,7 @@ def _covered(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
         messages, on="connection", how="semi"
     )
     parts = [
-        pl.DataFrame(
+        pl.LazyFrame(
             schema={
                 "connection": pl.UInt32,
                 "quoted_sender": sender,
@@ -106,11 +106,13 @@ def _covered(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
         )
     ]
     for vantage in case.vantages if clients.height else ():
-        legs = case.connections.legs.filter(pl.col("vantage") == vantage.index)
-        flows = vantage.flows.filter(pl.col("ip_proto") == int(IpProto.TCP)).join(
-            legs.select("flow", "connection"), on="flow"
+        legs = case.connections.legs.lazy().filter(pl.col("vantage") == vantage.index)
+        flows = (
+            vantage.flows.lazy()
+            .filter(pl.col("ip_proto") == int(IpProto.TCP))
+            .join(legs.select("flow", "connection"), on="flow", maintain_order="left")
+            .join(clients.lazy(), on="connection", maintain_order="left")
         )
-        flows = flows.join(clients, on="connection")
         for side in ("orig", "resp"):
             is_client = (
                 (pl.col(f"{side}_hi") == pl.col("client_hi"))
@@ -130,4 +132,4 @@ def _covered(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
                     pl.col(f"{side}_sent").alias("sent"),
                 )
             )
-    return pl.concat(parts)
+    return pl.concat(parts).collect()

@@ -36,9 +36,9 @@ COMMANDS: Final = {
 }
 """Command -> its line in `pcapdiag --help`, in the order shown; the first line of its own help."""
 
-_OBJECTS_BETWEEN_COLLECTIONS: Final = 50_000
-"""Imports make 200,000 objects that stay: looking among them for garbage as often as Python does by
-itself (each 700) costs a tenth of a short run."""
+_OBJECTS_BETWEEN_COLLECTIONS: Final = 200_000
+"""Imports make some 150,000 objects that stay: looking among them for garbage as often as Python
+does by itself (each 700) costs a tenth of a short run, and once through all of them 15 ms."""
 
 
 HELP: Final = """\

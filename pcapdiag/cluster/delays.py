@@ -277,18 +277,19 @@ def _add_arp(
     for sender, receiver, upper in ((one, other, True), (other, one, False)):
         shift = rough if upper else -rough
         heard = seen.neighbours[receiver]
-        if heard.is_empty() or seen.neighbours[sender].is_empty():
+        mine = sorted(own[sender] - own[receiver])
+        if not mine or heard.is_empty() or seen.neighbours[sender].is_empty():
             continue
         frames = seen.neighbours[sender].filter(
-            pl.col("eth_src").is_in(list(own[sender] - own[receiver]))
-            & pl.col("key").is_in(heard.get_column("key").implode())
+            pl.col("eth_src").is_in(mine) & pl.col("key").is_in(heard.get_column("key").implode())
         )
         if frames.is_empty():
             continue
         both = (
-            frames.select("key", "time_ns", (pl.col("time_ns") + shift).alias("expected"))
+            frames.lazy()
+            .select("key", "time_ns", (pl.col("time_ns") + shift).alias("expected"))
             .join_asof(
-                heard.select("key", pl.col("time_ns").alias("arrived")),
+                heard.lazy().select("key", pl.col("time_ns").alias("arrived")),
                 left_on="expected",
                 right_on="arrived",
                 by="key",
@@ -297,6 +298,7 @@ def _add_arp(
                 check_sortedness=False,
             )
             .drop_nulls("arrived")
+            .collect()
         )
         ahead = both["arrived"] - both["time_ns"] if upper else both["time_ns"] - both["arrived"]
         time = both["time_ns"] if upper else both["arrived"]
@@ -320,8 +322,10 @@ def _arp_frames(vantage: VantageTables) -> pl.DataFrame:
     if vantage.arp.is_empty():
         return pl.DataFrame(schema={"key": pl.UInt64, "eth_src": pl.UInt64, "time_ns": pl.Int64})
     times = spool.at(vantage.packets, vantage.arp.get_column("row"), "time_ns", "copy_of")
-    rows = vantage.arp.hstack(times).filter(
-        pl.col("time_ns").is_not_null() & pl.col("copy_of").is_null()
+    rows = (
+        vantage.arp.hstack(times)
+        .lazy()
+        .filter(pl.col("time_ns").is_not_null() & pl.col("copy_of").is_null())
     )
     keyed = rows.select(
         pl.struct("op", "sender_mac", "sender_hi", "sender_lo", "target_hi", "target_lo", "eth_src")
@@ -336,4 +340,4 @@ def _arp_frames(vantage: VantageTables) -> pl.DataFrame:
     alone = (before.fill_null(ARP_ALONE_NS) >= ARP_ALONE_NS) & (
         after.fill_null(ARP_ALONE_NS) >= ARP_ALONE_NS
     )
-    return keyed.filter(alone).sort("time_ns")
+    return keyed.filter(alone).sort("time_ns").collect()

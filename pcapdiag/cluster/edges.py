@@ -81,12 +81,14 @@ def _hops(
     vantage: VantageTables, index: int, fronts: pl.DataFrame, backs: pl.DataFrame
 ) -> pl.DataFrame:
     """Return the first hop of each flow's packets at a vantage, both directions."""
-    parts = [pl.DataFrame(schema={"vantage": pl.UInt16, **_ROW})]
+    parts = [pl.LazyFrame(schema={"vantage": pl.UInt16, **_ROW})]
     for ends, request in ((fronts, "requests"), (backs, "translated")):
         if ends.is_empty():
             continue
-        flows = vantage.flows.join(ends, on=["resp_hi", "resp_lo"], how="semi").filter(
-            pl.col("tunnel").is_null()
+        flows = (
+            vantage.flows.lazy()
+            .filter(pl.col("tunnel").is_null())
+            .join(ends.lazy(), on=["resp_hi", "resp_lo"], how="semi")
         )
         for side, label in (("orig", request), ("resp", "answers")):
             parts.append(
@@ -98,7 +100,7 @@ def _hops(
                     pl.col(f"{side}_packets").alias("packets"),
                 )
             )
-    return pl.concat(parts)
+    return pl.concat(parts).collect()
 
 
 def _most(seen: pl.DataFrame) -> pl.DataFrame:

@@ -89,16 +89,21 @@ def _unseen_bytes(vantage: VantageTables, side: str) -> tuple[int, int]:
     held = held - pl.when(tail <= pl.col(f"{side}_max_ip_len")).then(tail).otherwise(0)
     size = pl.col(f"{side}_payload_bytes") / pl.col(f"{side}_data_packets")
     whole = pl.col(f"{side}_data_packets") - pl.col(f"{side}_retransmitted")
-    rows = vantage.flows.filter(
-        (pl.col("ip_proto") == int(IpProto.TCP))
-        & (pl.col(f"{side}_data_packets") > 0)
-        & exists.is_not_null()
-    ).select(
-        ((exists - control - held).clip(0) / size).ceil().cast(pl.Int64).alias("missing"),
-        whole.cast(pl.Int64).alias("held"),
+    sums = (
+        vantage.flows.lazy()
+        .filter(
+            (pl.col("ip_proto") == int(IpProto.TCP))
+            & (pl.col(f"{side}_data_packets") > 0)
+            & exists.is_not_null()
+        )
+        .select(
+            ((exists - control - held).clip(0) / size).ceil().cast(pl.Int64).alias("missing"),
+            whole.cast(pl.Int64).alias("held"),
+        )
+        .filter(pl.col("missing") <= ELSEWHERE * pl.col("held").clip(1))
+        .sum()
     )
-    stream = pl.col("missing") <= ELSEWHERE * pl.col("held").clip(1)
-    lost, kept = rows.filter(stream).sum().row(0)
+    lost, kept = sums.collect().row(0)
     return lost, lost + kept
 
 
