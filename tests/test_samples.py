@@ -13,11 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import polars as pl
 import pytest
 import truths
 
 from pcapdiag import engine
 from pcapdiag.capture.vantages import resolve
+from pcapdiag.report import json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,11 +58,18 @@ def _folders() -> Iterator[Any]:
 
 
 FOLDERS = list(_folders())
+SOME = 16
+"""Of so many samples one is analysed by another engine, too."""
+
 SYNTHETIC = [item for item in FOLDERS if (item.values[0] / "make.py").exists()]
 
 
 @cache
 def _result(folder: Path) -> Result:
+    return _analysed(folder)
+
+
+def _analysed(folder: Path) -> Result:
     truth = truths.read(folder)
     labelled = [
         f"{truths.vantage(truth, item)}={folder / item['file']}" for item in truth["captures"]
@@ -81,6 +90,15 @@ def _reported(result: Result) -> set[str]:
 def test_no_rule_fails(folder):
     """Every rule comes to an end."""
     assert _result(folder).failed_rules == ()
+
+
+@pytest.mark.parametrize("folder", FOLDERS[1::SOME])
+def test_both_of_polars_engines_say_the_same(folder):
+    """What judges large captures, the streaming engine, and what judges small ones agree."""
+    with pl.Config() as config:
+        config.set_engine_affinity("streaming")
+        streamed = _analysed(folder)
+    assert json.dumps(streamed) == json.dumps(_result(folder))
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
