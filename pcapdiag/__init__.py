@@ -2,7 +2,8 @@
 
 The floors, imports go downward only (tests/test_architecture.py holds that):
 
-- `errors`, `protocols`, `addresses`, `text`, `schema`, `result`, `site`: words and forms;
+- `errors`, `protocols`, `addresses`, `text`, `decode_note`, `schema`, `result`, `site`: words and
+  forms;
   `memory`, `spool`: what is given back, and what outgrows it
 - `capture/`: files to frames
 - `decode/`: frame bytes to tables

@@ -25,7 +25,8 @@ FLOORS: Final = {
     "": 0,  # pcapdiag itself: its version
     **dict.fromkeys(
         (
-            *("errors", "memory", "spool", "protocols", "addresses", "text", "schema"),
+            *("errors", "memory", "spool", "protocols", "addresses", "text"),
+            *("decode_note", "schema"),
             *("result", "site"),
         ),
         0,
@@ -365,6 +366,11 @@ def test_the_command_line_loads_nothing_heavy() -> None:
     """Importing the command line leaves numpy and its like for the commands that need them."""
     assert _loaded("import pcapdiag.cli") == set()
     assert _loaded("import pcapdiag.schema") == {"polars"}  # the test can see one
+
+
+def test_captures_are_opened_without_polars() -> None:
+    """How many threads polars may start is decided once the files are known, before it starts."""
+    assert _loaded("import pcapdiag.capture.vantages") == {"numpy"}
 
 
 def _strangers(paths: list[str]) -> set[str]:

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from pcapdiag import schema
+from pcapdiag.decode_note import DecodeNote
 
 DECODED: Final = ("packets", "tunnels", "sacks", "icmp", "arp", "vrrp", "ipvs_sync")
 """Tables that a decoder makes; the others are pcapdiag's own conclusions."""
@@ -125,16 +126,16 @@ def test_both_sides_of_a_flow_have_the_same_columns() -> None:
 
 def test_notes_are_single_bits_that_fit_the_column() -> None:
     """Each DecodeNote is one bit, and all of them fit UInt32."""
-    for note in schema.DecodeNote.__members__.values():
+    for note in DecodeNote.__members__.values():
         assert note.value.bit_count() == 1
         assert note.value < 1 << 32
 
 
 def test_notes_are_spelt_out() -> None:
     """`note_names` gives lower-case words with dashes, in the order of the bits."""
-    both = schema.DecodeNote.QUOTE_CUT | schema.DecodeNote.LINK_CUT
+    both = DecodeNote.QUOTE_CUT | DecodeNote.LINK_CUT
     assert schema.note_names(both) == "link-cut;quote-cut"
     assert schema.note_names(0) == ""
     assert schema.note_names(1 << 31) == ""
-    every = schema.note_names(sum(schema.DecodeNote))
-    assert every.count(";") == len(schema.DecodeNote) - 1
+    every = schema.note_names(sum(DecodeNote))
+    assert every.count(";") == len(DecodeNote) - 1

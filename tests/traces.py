@@ -45,6 +45,7 @@ from pcapdiag import schema
 from pcapdiag.addresses import ip_text, mac_text, pack_ip
 from pcapdiag.capture.frames import CaptureInfo
 from pcapdiag.decode.packets import Decoded
+from pcapdiag.decode_note import DecodeNote
 from pcapdiag.flows import vantage
 
 if TYPE_CHECKING:
@@ -379,7 +380,7 @@ class _Reader:
         """Set what a forwarder changes: MACs, TTL, VLAN, interface, tunnel."""
         columns = packet.columns
         if "cut" in given:
-            columns["decode_note"] |= int(schema.DecodeNote.TRANSPORT_CUT)
+            columns["decode_note"] |= int(DecodeNote.TRANSPORT_CUT)
         if "id" in given:
             columns["ip_id"] = int(given["id"])
         for word, name in (("ttl", "ttl"), ("tos", "tos"), ("vlan", "vlan"), ("if", "interface")):

@@ -46,7 +46,7 @@ class FrameBatch:
     direction: NDArray[np.uint8]
     """0 unknown, 1 inbound, 2 outbound (pcapng epb_flags)."""
     note: NDArray[np.uint32]
-    """Bits of schema.DecodeNote: NO_PACKET, TIME_MISSING."""
+    """Bits of decode_note.DecodeNote: NO_PACKET, TIME_MISSING."""
 
     def __len__(self) -> int:
         """Return the number of frames."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pcapdiag.capture.frames import NO_TIME, FrameBatch
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,7 +11,7 @@ from pcapdiag.capture.frames import NO_TIME
 from pcapdiag.capture.linktype import max_packet_bytes
 from pcapdiag.capture.options import PacketOptions
 from pcapdiag.capture.timestamps import to_ns
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,8 +12,8 @@ from pcapdiag.capture.block import BLOCK_BYTES, Block
 from pcapdiag.capture.frames import NO_TIME, CaptureInfo, FrameBatch, RawFrame
 from pcapdiag.capture.notes import Notes
 from pcapdiag.capture.source import STDIN, FileSource
+from pcapdiag.decode_note import DecodeNote
 from pcapdiag.errors import TruncatedHeader, UnknownFormat, UnreadableCapture
-from pcapdiag.schema import DecodeNote
 from pcapdiag.text import clean
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag import spool
+from pcapdiag.decode_note import DecodeNote
 from pcapdiag.protocols import IpProto
-from pcapdiag.schema import DecodeNote
 
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case

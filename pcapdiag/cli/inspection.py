@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import polars as pl
 
 from pcapdiag.addresses import endpoint_text, ip_text, mac_text
+from pcapdiag.decode_note import DecodeNote
 from pcapdiag.protocols import EtherType, icmp_name, proto_name
-from pcapdiag.schema import DecodeNote
 from pcapdiag.site import METHODS, ROLES, Address, Site, SiteHost, SiteService
 from pcapdiag.text import clean
 

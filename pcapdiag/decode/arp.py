@@ -10,8 +10,9 @@ import numpy as np
 from pcapdiag.addresses import V4_MAPPED
 from pcapdiag.decode import nd
 from pcapdiag.decode.columns import Columns
+from pcapdiag.decode_note import DecodeNote
 from pcapdiag.protocols import Icmpv6Type
-from pcapdiag.schema import NEIGHBOUR_OPS, DecodeNote
+from pcapdiag.schema import NEIGHBOUR_OPS
 
 if TYPE_CHECKING:
     from pcapdiag.decode.columns import U8, U32, U64, Bools, Indices, Offsets

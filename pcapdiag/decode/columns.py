@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pcapdiag.schema import DecodeNote
+    from pcapdiag.decode_note import DecodeNote
 
     U8 = NDArray[np.uint8]
     U16 = NDArray[np.uint16]

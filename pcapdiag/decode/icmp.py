@@ -11,6 +11,7 @@ from pcapdiag.addresses import V4_MAPPED
 from pcapdiag.decode import checksum, nd
 from pcapdiag.decode.checksum import Verdict
 from pcapdiag.decode.columns import Columns, mark
+from pcapdiag.decode_note import DecodeNote
 from pcapdiag.protocols import (
     FRAG_NEEDED,
     ICMP_ERRORS,
@@ -19,7 +20,6 @@ from pcapdiag.protocols import (
     Icmpv6Type,
     IpProto,
 )
-from pcapdiag.schema import DecodeNote
 
 if TYPE_CHECKING:
     from pcapdiag.decode.columns import U8, U16, U32, U64, Bools, Indices, Offsets

@@ -9,7 +9,7 @@ import numpy as np
 from pcapdiag.addresses import V4_MAPPED
 from pcapdiag.decode import checksum
 from pcapdiag.decode.columns import mark
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 if TYPE_CHECKING:
     from pcapdiag.decode.columns import U8, Bools, Offsets, Rows

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pcapdiag.decode.columns import mark
+from pcapdiag.decode_note import DecodeNote
 from pcapdiag.protocols import IpProto
-from pcapdiag.schema import DecodeNote
 
 if TYPE_CHECKING:
     from pcapdiag.decode.columns import U8, U16, U32, Bools, Indices, Offsets, Rows

@@ -15,7 +15,7 @@ import numpy as np
 from pcapdiag.decode import tags
 from pcapdiag.decode.columns import Columns
 from pcapdiag.decode.tags import TagWalk
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -29,8 +29,8 @@ from pcapdiag.decode.rare_link import RareLinks
 from pcapdiag.decode.sheet import Sheet
 from pcapdiag.decode.tcp import Sacks
 from pcapdiag.decode.tunnel import Outer, Ports
+from pcapdiag.decode_note import DecodeNote
 from pcapdiag.protocols import UDP_PORT_GUE
-from pcapdiag.schema import DecodeNote
 from pcapdiag.spool import CHUNK_ROWS
 
 if TYPE_CHECKING:

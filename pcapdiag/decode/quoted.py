@@ -14,8 +14,8 @@ from pcapdiag.decode import transport, tunnel
 from pcapdiag.decode.columns import mark
 from pcapdiag.decode.network import Network
 from pcapdiag.decode.transport import Transport
+from pcapdiag.decode_note import DecodeNote
 from pcapdiag.protocols import IpProto
-from pcapdiag.schema import DecodeNote
 
 if TYPE_CHECKING:
     from pcapdiag.decode.columns import U16, U32, Bools, Indices

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 if TYPE_CHECKING:
     from pcapdiag.decode.columns import Bools, Offsets, Rows

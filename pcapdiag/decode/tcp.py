@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pcapdiag.decode.columns import Columns, chosen, mark
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 if TYPE_CHECKING:
     from pcapdiag.decode.columns import U8, U32, Bools, Indices, Offsets, Rows

@@ -15,8 +15,9 @@ import numpy as np
 from pcapdiag.decode import ipv4, ipv6, link, network, tags
 from pcapdiag.decode.columns import ALL_ROWS, Columns, mark
 from pcapdiag.decode.network import Network
+from pcapdiag.decode_note import DecodeNote
 from pcapdiag.protocols import UDP_PORT_GENEVE, UDP_PORT_VXLAN, EtherType, IpProto
-from pcapdiag.schema import TUNNELS, DecodeNote
+from pcapdiag.schema import TUNNELS
 
 if TYPE_CHECKING:
     from pcapdiag.decode.columns import U8, U16, U32, Bools, Indices, Offsets, Rows

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pcapdiag.decode.columns import mark
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 if TYPE_CHECKING:
     from pcapdiag.decode.columns import Bools, Offsets, Rows

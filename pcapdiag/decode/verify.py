@@ -17,8 +17,8 @@ from pcapdiag.decode.fetch import Bytes
 from pcapdiag.decode.network import Network
 from pcapdiag.decode.packets import GUE_PORTS
 from pcapdiag.decode.transport import Transport
+from pcapdiag.decode_note import DecodeNote
 from pcapdiag.protocols import IpProto
-from pcapdiag.schema import DecodeNote
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

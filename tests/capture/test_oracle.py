@@ -13,8 +13,8 @@ import pytest
 
 from pcapdiag.capture.frames import NO_TIME
 from pcapdiag.capture.reader import open_capture
+from pcapdiag.decode_note import DecodeNote
 from pcapdiag.errors import CaptureError
-from pcapdiag.schema import DecodeNote
 
 _FOLDER = os.environ.get("PCAPDIAG_CORPUS")
 _FILES = sorted(path for path in Path(_FOLDER).iterdir() if path.is_file()) if _FOLDER else []

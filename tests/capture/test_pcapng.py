@@ -12,8 +12,8 @@ import pytest
 from pcapdiag.capture.frames import NO_TIME
 from pcapdiag.capture.pcapng_frames import NO_LINKTYPE
 from pcapdiag.capture.reader import CaptureReader, open_capture
+from pcapdiag.decode_note import DecodeNote
 from pcapdiag.errors import CaptureError, TruncatedHeader, UnknownFormat
-from pcapdiag.schema import DecodeNote
 
 if TYPE_CHECKING:
     from pathlib import Path

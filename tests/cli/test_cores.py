@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import polars as pl
 import pytest
 
 from pcapdiag.capture.vantages import VantageInput
 from pcapdiag.cli import cores
+
+DIRECTOR = Path(__file__).parents[2] / "samples" / "pmtud-blackhole-dr" / "director.pcap"
 
 
 @pytest.fixture
@@ -54,6 +59,33 @@ def test_users_number_stands(monkeypatch):
     assert os.environ[cores.ENGINE] == "streaming"
     cores.bound(_inputs(), jobs=2)
     assert os.environ[cores.VARIABLE] == "2"
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "threads"),
+    [
+        ("analyze", ["--no-html", "--quiet"], 1),
+        ("analyze", ["--no-html", "--quiet", "--jobs", "3"], 3),
+        ("inspect", [], 1),
+        ("index", ["-o", "x.pcapidx"], 1),
+    ],
+)
+def test_polars_starts_as_many_threads_as_it_may(tmp_path, command, options, threads):
+    """The bound is told before the import that starts them; a small capture needs one."""
+    script = (
+        "import sys\nfrom pcapdiag.cli.program import main\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code\n"
+        "import polars as pl\nprint(pl.thread_pool_size(), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, command, str(DIRECTOR), *options],
+        check=True,
+        cwd=tmp_path,
+        env={key: value for key, value in os.environ.items() if key != cores.VARIABLE},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr.split()[-1] == str(threads)
 
 
 @pytest.mark.usefixtures("place")

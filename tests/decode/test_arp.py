@@ -15,7 +15,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 
 from pcapdiag.addresses import ip_text, mac_text
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 MAC1, MAC2, NONE = "02:00:00:00:00:01", "02:00:00:00:00:02", "00:00:00:00:00:00"
 ASK = ARP(op=1, hwsrc=MAC1, psrc="192.0.2.1", hwdst=NONE, pdst="192.0.2.2")

@@ -15,7 +15,7 @@ from pcapdiag.decode.tcp import Sacks
 from pcapdiag.decode.transport import Transport
 from pcapdiag.decode.tunnel import Outer
 from pcapdiag.decode.vrrp import Vrrp
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 TABLES = [Icmp, Link, Neighbours, Network, Outer, Sacks, SyncEntries, Transport, Vrrp]
 

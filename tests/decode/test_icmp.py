@@ -23,7 +23,7 @@ from scapy.layers.l2 import Ether
 from scapy.utils import checksum
 
 from pcapdiag.addresses import ip_text
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 RAW = 101
 QUOTED = IP(src="192.0.2.80", dst="198.51.100.7", len=1500) / TCP(sport=80, dport=4000)

@@ -7,7 +7,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP
 from scapy.layers.l2 import Ether
 
 from pcapdiag.addresses import ip_text
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 RAW = 101
 

@@ -17,7 +17,7 @@ from scapy.layers.ipsec import AH
 
 from pcapdiag.addresses import ip_text
 from pcapdiag.decode.ipv6 import MAX_EXTENSIONS
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 RAW = 101
 

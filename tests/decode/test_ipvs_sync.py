@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
 
 from pcapdiag.addresses import endpoint_text
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 RAW = 101
 ENDS = ("198.51.100.7", "203.0.113.10", "203.0.113.21")

@@ -20,7 +20,7 @@ from scapy.layers.l2 import (
 from scapy.layers.ppp import HDLC, PPP, PPPoE
 
 from pcapdiag.addresses import mac_text
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 SRC, DST = "02:00:00:00:00:01", "02:00:00:00:00:02"
 V4 = IP(src="192.0.2.1", dst="192.0.2.2") / UDP(sport=1000, dport=2000) / b"payload"

@@ -30,7 +30,7 @@ from pcapdiag import schema
 from pcapdiag.capture.frames import NO_TIME
 from pcapdiag.decode import packets
 from pcapdiag.decode.packets import concat, decode_batch, decode_capture, decode_parts
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 TABLES = ("packets", "tunnels", "sacks", "icmp", "arp", "vrrp", "ipvs_sync")
 

@@ -10,7 +10,7 @@ from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6, IPv6ExtHdrDestOpt, IPv6
 from scapy.layers.sctp import SCTP
 
 from pcapdiag.addresses import ip_text
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 RAW = 101
 SRC, DST = "203.0.113.10", "198.51.100.20"

@@ -16,7 +16,7 @@ from scapy.layers.l2 import ARP, LLC, SNAP
 
 from pcapdiag.decode import packets, rare_link
 from pcapdiag.decode.rare_link import RareLinks
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 RADIOTAP = 127
 UNKNOWN = 147  # a private number

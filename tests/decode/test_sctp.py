@@ -5,7 +5,7 @@ from __future__ import annotations
 from scapy.layers.inet import IP
 from scapy.layers.sctp import SCTP
 
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 RAW = 101
 FRAME = IP(proto=132) / bytes(SCTP(sport=1000, dport=2905, chksum=1)) / b"abcdefgh"

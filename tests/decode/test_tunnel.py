@@ -14,7 +14,7 @@ from scapy.layers.vxlan import VXLAN
 
 from pcapdiag.addresses import ip_text
 from pcapdiag.decode.tunnel import MAX_TUNNELS
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 RAW = 101
 IN4 = IP(src="10.0.0.1", dst="10.0.0.2", ttl=9) / TCP(sport=1000, dport=80) / b"abc"

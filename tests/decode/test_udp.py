@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scapy.layers.inet import IP, UDP
 
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 RAW = 101
 

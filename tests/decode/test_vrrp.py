@@ -8,7 +8,7 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.vrrp import VRRP, VRRPv3
 
 from pcapdiag.addresses import ip_text
-from pcapdiag.schema import DecodeNote
+from pcapdiag.decode_note import DecodeNote
 
 RAW = 101
 V4 = IP(src="192.0.2.2", dst="224.0.0.18", ttl=255, proto=112)
