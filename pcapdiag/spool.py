@@ -226,6 +226,13 @@ def written(frame: pl.DataFrame, folder: str) -> str:
     return str(path)
 
 
+def loaded(table: Spooled) -> pl.DataFrame:
+    """Return a table in memory, and remove its files."""
+    whole = pl.concat(table.chunks(), rechunk=True)
+    discard(table)
+    return whole
+
+
 def discard(table: Table) -> None:
     """Remove the files of a table that is needed no more."""
     for path in table.paths if isinstance(table, Spooled) else ():

@@ -5,6 +5,7 @@ Only paths and tables travel. `distributed.Client.get_executor()` is an executor
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -172,9 +173,13 @@ def _result(path: str, future: Future[ReadCapture]) -> ReadCapture:
 def _within_memory(
     path: str, read: ReadCapture, limit: int, work: WorkDirectory | None
 ) -> ReadCapture:
-    """Spool what came from elsewhere and is too much to be held."""
+    """Spool what came from elsewhere and is too much to be held, and hold what is not."""
     table = read.decoded.packets
-    if work is None or isinstance(table, spool.Spooled) or len(table) <= limit:
+    if isinstance(table, spool.Spooled):
+        if len(table) > limit:
+            return read
+        return replace(read, decoded=replace(read.decoded, packets=spool.loaded(table)))
+    if work is None or len(table) <= limit:
         return read
     try:
         kept = spool.spooled(table.iter_slices(spool.CHUNK_ROWS), work.path)
@@ -208,7 +213,13 @@ def _read_elsewhere(path: str, place: str, capture: int, options: Options) -> Re
         )
     except CaptureError as error:
         raise type(error)(path, error.message) from error
-    return replace(read, info=replace(read.info, path=path))
+    packets = read.decoded.packets
+    if options.work is not None and isinstance(packets, pl.DataFrame):
+        # A file is handed over in a fifth of the time that it takes through a pipe.
+        with contextlib.suppress(SpoolError):
+            packets = spool.spooled([packets], options.work.path)
+    decoded = replace(read.decoded, packets=packets)
+    return ReadCapture(replace(read.info, path=path), decoded, read.sha256)
 
 
 def _size(path: str) -> int | None:

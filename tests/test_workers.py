@@ -50,6 +50,20 @@ def test_other_processes_give_the_same(paths):
     assert str(failure).startswith("README.md: ")
 
 
+def test_tables_come_from_other_processes_in_files(paths, tmp_path):
+    """They are in memory here, as others are, and their files are gone."""
+    spawn = multiprocessing.get_context("spawn")
+    with spool.WorkDirectory(str(tmp_path)) as work, ProcessPoolExecutor(1, spawn) as pool:
+        options = workers.Options(work=work)
+        sent = pool.submit(workers._read_elsewhere, paths[0], paths[0], 0, options).result()
+        assert isinstance(sent.decoded.packets, spool.Spooled)
+        assert list(Path(work.path).iterdir())
+        spool.discard(sent.decoded.packets)
+        found = list(workers.read_captures(paths, pool, work=work))
+        assert not list(Path(work.path).iterdir())
+    _same(found, list(workers.read_captures(paths)))
+
+
 def test_errors_cross_processes():
     """What a user is told of a capture survives the way back."""
     error = copy.copy(UnreadableCapture("a.pcap", "is gone"))  # as pickle does
