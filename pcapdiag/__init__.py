@@ -11,7 +11,7 @@ The floors, imports go downward only (tests/test_architecture.py holds that):
 - `cluster/`: several vantages to one cluster; `kernel/`: what hosts do, without captures
 - `case/`: the tables and questions that a rule sees
 - `rule`: the contract of a rule; `rules/` (top-level folder): one fault a file
-- `registry`, `engine`, `folding`, `workers`: rules run over a case
+- `registry`, `engine`, `folding`: rules run over a case; `workers`, `processes`: captures read
 - `dissect/`, `exhibits`: cited frames in Wireshark's words, or scapy's, after everything is judged
 - `report/`: results to text; `cli/`: the only place that prints
 """

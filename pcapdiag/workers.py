@@ -9,7 +9,13 @@ import contextlib
 import hashlib
 import os
 import stat
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+import threading
+from concurrent.futures import (
+    BrokenExecutor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -24,12 +30,13 @@ from pcapdiag.decode.gathered import gather
 from pcapdiag.decode.packets import GUE_PORTS
 from pcapdiag.errors import CaptureError, UnreadableCapture
 from pcapdiag.export import index
+from pcapdiag.processes import Processes
 from pcapdiag.spool import SpoolError
 from pcapdiag.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from concurrent.futures import Executor, Future
+    from concurrent.futures import Executor
 
     from pcapdiag.capture.frames import CaptureInfo
     from pcapdiag.decode.packets import Decoded
@@ -81,27 +88,29 @@ def read_capture(
     if progress:
         progress(path, 0, size)
     large = size is None or size > _ONE_BATCH_BYTES
-    ahead = large and pl.thread_pool_size() > 1
-    with ThreadPoolExecutor(1) as beside:
-        sha256 = beside.submit(_sha256, path) if digest and size is not None else None
-        with open_capture(path, ahead=ahead) as reader:
+    # Not from a pipe: nothing can call back a thread that waits for bytes which may never come.
+    ahead = large and size is not None and pl.thread_pool_size() > 1
+    with (
+        _digest_of(path if digest and size is not None else None) as sha256,
+        open_capture(path, ahead=ahead) as reader,
+    ):
 
-            def tell() -> None:
-                if progress:
-                    progress(path, reader.bytes_read, size)
+        def tell() -> None:
+            if progress:
+                progress(path, reader.bytes_read, size)
 
-            try:
-                decoded = gather(
-                    reader,
-                    capture,
-                    gue_ports=GUE_PORTS | tunnel_ports,
-                    limit=in_memory_rows,
-                    work=work,
-                    tell=tell,
-                )
-            except SpoolError as error:
-                raise UnreadableCapture(path, str(error)) from error
-            info = reader.info
+        try:
+            decoded = gather(
+                reader,
+                capture,
+                gue_ports=GUE_PORTS | tunnel_ports,
+                limit=in_memory_rows,
+                work=work,
+                tell=tell,
+            )
+        except SpoolError as error:
+            raise UnreadableCapture(path, str(error)) from error
+        info = reader.info
     if large:
         memory.give_back()
     if progress:
@@ -126,8 +135,8 @@ def read_captures(
     each = spool.IN_MEMORY_ROWS // max(1, len(paths))
     theirs = work if isinstance(executor, ProcessPoolExecutor) else None
     options = Options(digest, tunnel_ports, theirs, each)
-    pending: list[Future[ReadCapture] | None] = [
-        executor.submit(_read_elsewhere, path, os.path.abspath(path), number, options)  # noqa: PTH100 - the path is the user's text
+    pending = [
+        _submitted(executor, path, number, options)
         if executor is not None and path != STDIN and indexed.member(path) is None
         else None
         for number, path in enumerate(paths)
@@ -147,7 +156,7 @@ def read_captures(
                         in_memory_rows=each,
                     )
                 else:
-                    yield _within_memory(path, _result(path, future), each, work)
+                    yield _within_memory(path, _result(path, number, future, options), each, work)
             except CaptureError as error:
                 yield error
             if future is not None and progress:
@@ -159,9 +168,29 @@ def read_captures(
                 future.cancel()
 
 
-def _result(path: str, future: Future[ReadCapture]) -> ReadCapture:
+def _submitted(executor: Executor, path: str, number: int, options: Options) -> Future[ReadCapture]:
     try:
-        return future.result()
+        return executor.submit(_read_elsewhere, path, os.path.abspath(path), number, options)  # noqa: PTH100 - the path is the user's text
+    except BrokenExecutor as error:  # as those will be that were submitted before
+        broken: Future[ReadCapture] = Future()
+        broken.set_exception(error)
+        return broken
+
+
+def _result(path: str, number: int, future: Future[ReadCapture], options: Options) -> ReadCapture:
+    """Return what became of a capture; raises CaptureError.
+
+    A process that dies breaks the work of all the others: what can be read again is, each capture
+    in a process of its own, so that only one that kills its reader is missing.
+    """
+    try:
+        try:
+            return future.result()
+        except BrokenExecutor:
+            if _size(path) is None:
+                raise
+            with Processes(1) as alone:
+                return _submitted(alone, path, number, options).result()
     except CaptureError:
         raise
     except Exception as error:
@@ -231,9 +260,24 @@ def _size(path: str) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def _sha256(path: str) -> str:
+@contextlib.contextmanager
+def _digest_of(path: str | None) -> Iterator[Future[str] | None]:
+    """Lend the SHA-256 of a file, made beside the block; what ends the block early ends it, too."""
+    if path is None:
+        yield None
+        return
+    unwanted = threading.Event()
+    with ThreadPoolExecutor(1) as beside:
+        try:
+            yield beside.submit(_sha256, path, unwanted)
+        except BaseException:
+            unwanted.set()
+            raise
+
+
+def _sha256(path: str, unwanted: threading.Event) -> str:
     result = hashlib.sha256()
     with Path(path).open("rb") as file:
-        while block := file.read(_DIGEST_BLOCK):
+        while not unwanted.is_set() and (block := file.read(_DIGEST_BLOCK)):
             result.update(block)
     return result.hexdigest()

@@ -44,6 +44,7 @@ FLOORS: Final = {
     "registry": 8,
     "engine": 9,
     "folding": 9,
+    "processes": 9,
     "workers": 9,
     "plan": 9,
     "diff": 9,

@@ -17,6 +17,7 @@ from pcapdiag import spool, workers
 from pcapdiag.capture.reader import CaptureReader
 from pcapdiag.cli import cores
 from pcapdiag.errors import CaptureError, UnreadableCapture, UsageError
+from pcapdiag.processes import Processes
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "pmtud-blackhole-dr"
 
@@ -99,6 +100,41 @@ def test_a_dead_process_costs_its_capture_only(paths):
     assert len(executor.futures) == 2  # standard input cannot travel
     found.close()
     assert executor.futures[1].cancelled()
+
+
+class _Dying(Processes):
+    """Processes of which the first dies of its first capture, as where memory is short."""
+
+    def submit(self, *_):
+        """Put death in the place of the first work."""
+        self.submit = super().submit
+        return self.submit(os._exit, 9)
+
+
+def test_a_process_that_dies_costs_time_only(paths):
+    """Each capture that was lost with it is read in a process of its own."""
+    with _Dying(1) as pool:
+        found = list(workers.read_captures(paths, pool))
+    _same(found, list(workers.read_captures(paths)))
+
+
+def test_a_capture_that_kills_its_reader_is_missing(paths, monkeypatch):
+    """It is tried once more, and told of with the remedy; the others are there."""
+    retried = []
+
+    class OnceMore(Processes):
+        def submit(self, *given):
+            retried.append(given[1])
+            return super().submit(*((os._exit, 9) if given[1] == paths[0] else given))
+
+    monkeypatch.setattr(workers, "Processes", OnceMore)
+    with _Dying(1) as pool:
+        lost, read = workers.read_captures(paths, pool)
+    assert retried == paths
+    assert isinstance(lost, UnreadableCapture)
+    assert "terminated abruptly" in str(lost)
+    assert "--jobs 1" in str(lost)
+    assert read.info.path == paths[1]
 
 
 def test_a_worker_without_the_file_says_so():

@@ -60,6 +60,16 @@ def bound(inputs: Iterable[VantageInput], jobs: int | None = None) -> None:
         os.environ[VARIABLE] = str(jobs)
     elif small:
         os.environ.setdefault(VARIABLE, "1")
+    keep_interruptible()
+
+
+def keep_interruptible() -> None:
+    """Import polars, and let Control-C reach what waits for a pipe, a process or a cluster.
+
+    The handler that polars sets has the system take such a call up again, as if nothing had been.
+    """
+    importlib.import_module("polars")
+    signal.siginterrupt(signal.SIGINT, True)
 
 
 def _small(inputs: Iterable[VantageInput]) -> bool:
@@ -95,24 +105,19 @@ def lent(
     if count < 2:
         yield None
         return
-    processes = pool(count)
-    try:
+    with pool(count) as processes:
         yield processes
-    finally:
-        processes.shutdown(wait=False, cancel_futures=True)
 
 
 def pool(count: int) -> Executor:
-    """Return spawned processes of one thread each, which an interrupt ends without a word."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-
+    """Return processes of one thread each, beside this one's own threads."""
     import polars as pl
+
+    from pcapdiag.processes import Processes
 
     pl.thread_pool_size()  # starts this process's threads; what follows is for its children
     os.environ[VARIABLE] = "1"
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(count, spawn, signal.signal, (signal.SIGINT, signal.SIG_DFL))
+    return Processes(count)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcapdiag.cli import output, streams
+from pcapdiag.cli import cores, output, streams
 from pcapdiag.cli.options import debug_option
 from pcapdiag.cli.output import Target
 from pcapdiag.cli.program import Exit
@@ -49,6 +49,7 @@ def command(capture: str, csv: str | None, parquet: str | None) -> int:
     output.check(targets, [capture])
     if capture == "-" and streams.on_keyboard():
         raise UsageError("- reads a capture from standard input, which is a terminal here")
+    cores.keep_interruptible()
     from pcapdiag.export.packets import write_csv, write_parquet
 
     decoded = _decode(capture)

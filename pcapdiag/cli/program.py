@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import signal
 import sys
+import threading
 import traceback
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -22,6 +24,7 @@ from pcapdiag.errors import CaptureError, PcapdiagError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
 NAME: Final = "pcapdiag"
 
@@ -35,6 +38,9 @@ COMMANDS: Final = {
     "render": "Write a report again from a saved result.",
 }
 """Command -> its line in `pcapdiag --help`, in the order shown; the first line of its own help."""
+
+ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+"""What ends a run beside Control-C, and leaves nothing behind."""
 
 _OBJECTS_BETWEEN_COLLECTIONS: Final = 200_000
 """Imports make some 150,000 objects that stay: looking among them for garbage as often as Python
@@ -60,7 +66,7 @@ Exit codes:
   1    something found at or above --fail-on
   2    wrong usage, or an output that cannot be written
   3    an input that cannot be read (the others are still analysed)
-  130  interrupted
+  130  interrupted (143: terminated)
   70   a defect in pcapdiag itself
 
 Nothing is sent anywhere and no name is looked up. NO_COLOR=1 turns colours off.
@@ -76,7 +82,17 @@ class Exit(IntEnum):
     USAGE = 2
     UNREADABLE = 3
     INTERNAL = 70  # EX_SOFTWARE of sysexits.h: a defect of pcapdiag, none of the captures
-    INTERRUPTED = 130  # 128 + SIGINT, as a shell reports it
+    HUNG_UP = 129  # 128 + SIGHUP, as a shell reports it
+    INTERRUPTED = 130  # likewise
+    TERMINATED = 143  # likewise
+
+
+class Ended(BaseException):
+    """A signal ends the program: as an interrupt, no `except Exception` holds it up."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = signal.Signals(number)
 
 
 @dataclass(slots=True)
@@ -152,10 +168,11 @@ class Program(click.Group):
             value = inner(args, prog_name or NAME, complete_var, standalone_mode=False, **extra)
             return int(value or 0)
 
-        code = settle(run, session)
-        if standalone_mode:
-            sys.exit(code)
-        return code
+        if not standalone_mode:
+            return settle(run, session)
+        with _ending_tidily():
+            code = settle(run, session)
+        sys.exit(code)
 
 
 @contextlib.contextmanager
@@ -167,6 +184,30 @@ def _quiet_pipe() -> Iterator[None]:
         raise click.exceptions.Exit(Exit.OK) from None
 
 
+@contextlib.contextmanager
+def _ending_tidily() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Control-C would: what it made for the while goes.
+
+    One that is ignored (nohup) stays so.
+    """
+    taken = []
+    if threading.current_thread() is threading.main_thread():
+        for number in ENDING:
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, _end)
+                taken.append(number)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would end the tidying
+    raise Ended(number)
+
+
 def settle(run: Callable[[], int], session: Session) -> int:
     """Return the exit code of `run`, its errors told on standard error in one line each."""
     code: int
@@ -176,6 +217,10 @@ def settle(run: Callable[[], int], session: Session) -> int:
     except (KeyboardInterrupt, click.Abort):
         streams.error("interrupted")
         code = Exit.INTERRUPTED
+    except Ended as ended:
+        hung_up = ended.signal == signal.SIGHUP
+        streams.error("hung up" if hung_up else "terminated")
+        code = Exit.HUNG_UP if hung_up else Exit.TERMINATED
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else NAME
         streams.error(f"{_sentence(error.format_message())} (see '{where} --help')")

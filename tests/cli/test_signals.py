@@ -1,0 +1,167 @@
+"""What ends a run from outside: no file made for the while stays, and no process."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from pcapdiag.cli import cores, program
+
+PROGRAM = """
+from pcapdiag import spool, workers
+from pcapdiag.capture.reader import CaptureReader
+from pcapdiag.cli import cores, main
+
+def written(frame, folder, write=spool.written):
+    path = write(frame, folder)
+    print("spooled", flush=True)
+    return path
+
+if __name__ == "__main__":
+    spool.IN_MEMORY_ROWS = 0
+    spool.CHUNK_ROWS = 1
+    spool.written = written
+    workers.open_capture = lambda path, *, ahead: CaptureReader(path, 1 << 12, ahead=ahead)
+    cores.LARGE_BYTES = 0  # a pipe's size: several are read in processes of their own
+    main()
+"""
+"""pcapdiag with bounds so low that some frames are spooled; it says when it has written a file."""
+
+WAITS = """
+import os, signal, threading
+from pcapdiag.cli import main
+
+def interrupt():
+    while "pipe" not in open("/proc/self/wchan").read():  # what the main thread sleeps in
+        ...
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+def readv(*given, readv=os.readv):
+    threading.Thread(target=interrupt, daemon=True).start()
+    return readv(*given)
+
+os.readv = readv
+main()
+"""
+"""pcapdiag, interrupted as soon as it waits for bytes from a pipe."""
+
+LONG_S = 60
+"""For the failing case only: what an unheard signal should end would go on for ever."""
+
+
+@pytest.fixture(autouse=True)
+def heard():
+    """Let Control-C reach what a test starts, though the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def started(place):
+    """Start the program on what a test gives; end it whatever the test does."""
+    (place / "program.py").write_text(PROGRAM)
+    (place / "work").mkdir()
+    begun = []
+
+    def start(*arguments):
+        command = [sys.executable, "-P", "program.py", "analyze", *arguments, "--no-html"]
+        process = subprocess.Popen(
+            [*command, "--work-dir", "work"],
+            cwd=place,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        begun.append(process)
+        return process
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            stream.close()
+
+
+def _pipe(place, name):
+    os.mkfifo(place / name)
+    return place / name
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 129, "hung up"),
+    ],
+)
+def test_a_spooled_run_is_ended(started, place, captures, number, code, said):
+    """The work directory goes with what is in it, and one line says why."""
+    process = started("director=-")
+    process.stdin.write(captures.pcap + captures.pcap[24:] * 400)
+    process.stdin.flush()
+    assert process.stdout.readline() == b"spooled\n"
+    assert list((place / "work").rglob("*.arrow"))
+    process.send_signal(number)
+    assert process.wait(LONG_S) == code
+    assert process.stderr.read().strip().decode() == f"pcapdiag: error: {said}"
+    assert not list((place / "work").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_no_process_outlives_the_run(started, place, number, code):
+    """Those that read captures end with the run, though they wait for their captures' bytes."""
+    pipes = [_pipe(place, name) for name in ("director.pipe", "rs1.pipe")]
+    process = started("director=director.pipe", "rs1=rs1.pipe", "--jobs", "2")
+    with pipes[0].open("wb") as one, pipes[1].open("wb") as other:  # once both are being read
+        process.send_signal(number)
+        assert process.wait(LONG_S) == code
+        for file in (one, other):
+            unread = select.poll()
+            unread.register(file, 0)
+            assert (
+                unread.poll(LONG_S * 1000)[0][1] & select.POLLERR
+            )  # comes when nobody can read it any more
+    assert number == signal.SIGKILL or not list((place / "work").iterdir())
+
+
+@pytest.mark.parametrize("command", [("analyze", "-"), ("packets", "-", "--csv", "packets.csv")])
+def test_an_interrupt_reaches_a_run_that_waits(place, command):
+    """Control-C ends what waits for bytes that do not come, though polars would have it wait on."""
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", WAITS, *command],
+        cwd=place,
+        env=os.environ | {cores.VARIABLE: "2"},
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    with process:
+        assert process.wait(LONG_S) == 130
+
+
+def test_an_ignored_hang_up_stays_ignored(monkeypatch):
+    """`nohup pcapdiag analyze` goes on when its terminal is closed."""
+    numbers = (signal.SIGHUP, signal.SIGTERM)
+    before = [
+        signal.signal(number, action)
+        for number, action in zip(numbers, (signal.SIG_IGN, signal.SIG_DFL), strict=True)
+    ]
+    during = []
+    monkeypatch.setattr(
+        program, "settle", lambda *_: during.extend(map(signal.getsignal, numbers)) or 0
+    )
+    with pytest.raises(SystemExit):
+        program.main([])
+    after = [signal.signal(*given) for given in zip(numbers, before, strict=True)]
+    assert during[0] is signal.SIG_IGN
+    assert during[1] is not signal.SIG_DFL
+    assert after == [signal.SIG_IGN, signal.SIG_DFL]
