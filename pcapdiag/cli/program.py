@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import os
 import signal
 import sys
 import threading
@@ -41,6 +42,10 @@ COMMANDS: Final = {
 
 ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 """What ends a run beside Control-C, and leaves nothing behind."""
+
+_BLAS_THREADS: Final = "OPENBLAS_NUM_THREADS"
+"""No matrix is multiplied here, but numpy's threads for it spin for a tenth of a second when they
+start, and --jobs does not count them."""
 
 _OBJECTS_BETWEEN_COLLECTIONS: Final = 200_000
 """Imports make some 150,000 objects that stay: looking among them for garbage as often as Python
@@ -161,6 +166,7 @@ class Program(click.Group):
         """Run; exit with the code, or return it where `standalone_mode` is off."""
         session = extra.setdefault("obj", Session())
         gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+        os.environ.setdefault(_BLAS_THREADS, "1")
         streams.prepare()
 
         def run() -> int:
