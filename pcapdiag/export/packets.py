@@ -83,6 +83,8 @@ def _addresses(name: str, hi: pl.Series, lo: pl.Series) -> pl.Series:
 def _distinct(series: pl.Series, text: Callable[[int], str]) -> pl.Series:
     """Return each distinct value in text; a column has few of them."""
     values = series.unique().drop_nulls()
+    if values.is_empty():
+        return pl.Series(series.name, dtype=pl.String).clear(len(series))
     texts = pl.Series([text(int(value)) for value in values], dtype=pl.String)
     return series.replace_strict(values, texts, default=None, return_dtype=pl.String)
 
