@@ -19,6 +19,9 @@ from pcapdiag.cli import cores
 from pcapdiag.errors import CaptureError, UnreadableCapture, UsageError
 from pcapdiag.processes import Processes
 
+HERE_ONLY = 900
+"""A descriptor that no other process has."""
+
 SAMPLE = Path(__file__).parents[1] / "samples" / "pmtud-blackhole-dr"
 
 
@@ -185,13 +188,15 @@ def test_what_a_cluster_sends_is_spooled_here(paths, monkeypatch, tmp_path):
 @pytest.fixture(scope="module")
 def cluster():
     """Start a scheduler and two workers on the loopback."""
-    distributed = pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
+    import distributed
+
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, processes=True
     ) as cluster:
         yield cluster
 
 
+@pytest.mark.xdist_group("cluster")  # one for all that need it
 @pytest.mark.filterwarnings("ignore")  # of tornado's and distributed's own
 def test_cluster_gives_the_same_though_a_worker_dies(cluster, paths, tmp_path):
     """A worker that is killed while it reads costs time only: another one reads the capture."""
@@ -214,10 +219,27 @@ def test_cluster_gives_the_same_though_a_worker_dies(cluster, paths, tmp_path):
     assert piped.info.packets == next(workers.read_captures(["rs2.pcap"])).info.packets
 
 
+@pytest.mark.xdist_group("cluster")
+@pytest.mark.filterwarnings("ignore")
+def test_worker_of_a_cluster_without_the_file(cluster, paths):
+    """A path that means something here only costs its capture, and the remedy is named."""
+    here = f"/proc/self/fd/{HERE_ONLY}"  # each process has its own
+    with Path(paths[0]).open("rb") as file:
+        os.dup2(file.fileno(), HERE_ONLY)
+    try:
+        with cores.lent((), scheduler=cluster.scheduler_address) as executor:
+            lost, read = workers.read_captures([here, paths[1]], executor)
+    finally:
+        os.close(HERE_ONLY)
+    assert isinstance(lost, UnreadableCapture)
+    assert str(lost).startswith(f"{here}: no such file where")
+    assert "every worker must see it" in str(lost)
+    assert read.info.path == paths[1]
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_unreachable_scheduler_is_one_line(monkeypatch):
     """Nobody at the address is a usage error with the remedy."""
-    pytest.importorskip("distributed", reason="the extra [cluster] is not installed")
     monkeypatch.setattr(cores, "ANSWER_S", 0.1)
     message = r"tcp://127\.0\.0\.1:1: no Dask.*check"
     with pytest.raises(UsageError, match=message), cores.lent((), scheduler="tcp://127.0.0.1:1"):
