@@ -43,3 +43,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def update_goldens(request: pytest.FixtureRequest) -> bool:
     """Whether golden files are to be rewritten."""
     return bool(request.config.getoption("--update-goldens"))
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Start a Dask scheduler and two workers on the loopback.
+
+    Who asks for it is marked `xdist_group("cluster")`, so that there is one, and ignores warnings,
+    which are tornado's and distributed's own.
+    """
+    import distributed
+
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, processes=True
+    ) as cluster:
+        yield cluster

@@ -185,18 +185,7 @@ def test_what_a_cluster_sends_is_spooled_here(paths, monkeypatch, tmp_path):
         assert all(isinstance(item.decoded.packets, spool.Spooled) for item in found)
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """Start a scheduler and two workers on the loopback."""
-    import distributed
-
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, processes=True
-    ) as cluster:
-        yield cluster
-
-
-@pytest.mark.xdist_group("cluster")  # one for all that need it
+@pytest.mark.xdist_group("cluster")
 @pytest.mark.filterwarnings("ignore")  # of tornado's and distributed's own
 def test_cluster_gives_the_same_though_a_worker_dies(cluster, paths, tmp_path):
     """A worker that is killed while it reads costs time only: another one reads the capture."""

@@ -91,20 +91,3 @@ def test_polars_starts_as_many_threads_as_it_may(tmp_path, command, options, thr
         text=True,
     )
     assert done.stderr.split()[-2:] == [str(threads), "1"]
-
-
-@pytest.mark.usefixtures("place")
-def test_processes_give_the_same_result(run, monkeypatch):
-    """Captures that are read in processes of their own give the same result."""
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1714557600")
-    monkeypatch.setenv(cores.VARIABLE, "1")
-    arguments = ("analyze", "director.pcap", "rs1.pcap", "--no-html", "--json", "-", "--jobs", "2")
-    plain = run(*arguments)
-    monkeypatch.setattr(cores, "LARGE_BYTES", 1)
-    made = []
-    pool = cores.pool
-    monkeypatch.setattr(cores, "pool", lambda count: made.append(count) or pool(count))
-    several = run(*arguments)
-    assert made == [2]
-    assert several.out == plain.out
-    assert plain.code == several.code == 0

@@ -1,0 +1,108 @@
+"""Whichever road a capture takes to its verdict, the verdict is the same to the last word."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pcapdiag import spool
+from pcapdiag.cli import cores, main
+from pcapdiag.flows import partitions
+
+SAMPLE = Path(__file__).parents[1] / "samples" / "pmtud-blackhole-dr"
+
+CAPTURES = ["director.pcap", "rs1.pcap", "rs2.pcap"]
+
+
+def _run(*arguments):
+    ended = CliRunner().invoke(main, [*map(str, arguments)])
+    assert (ended.exit_code, ended.stderr) == (0, "")
+    return ended.stdout
+
+
+def _verdict(*arguments):
+    """Return the result but for when it was made, of which files, and other tools' words."""
+    result = json.loads(_run("analyze", *arguments, "--no-html", "--json", "-"))
+    del result["generated_at"]
+    for vantage in result["vantages"]:
+        del vantage["files"]
+    for finding in result["findings"]:
+        for evidence in finding["evidence"]:
+            del evidence["dissection"]
+    return result
+
+
+@pytest.fixture(scope="module")
+def plain():
+    """Return the verdict of one process that holds everything in memory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(SAMPLE)
+        verdict = _verdict(*CAPTURES)
+    assert verdict["findings"]
+    assert verdict["clean"]
+    assert verdict["not_examined"]
+    assert not verdict["failed_rules"]
+    return verdict
+
+
+@pytest.fixture(autouse=True)
+def _in_their_folder(monkeypatch):
+    monkeypatch.chdir(SAMPLE)
+    monkeypatch.setenv(cores.VARIABLE, "1")
+
+
+@pytest.fixture
+def spooling(monkeypatch):
+    """Let nothing fit into memory, and a table take several files and parts."""
+    monkeypatch.setattr(spool, "IN_MEMORY_ROWS", 0)
+    monkeypatch.setattr(spool, "CHUNK_ROWS", 150)
+    monkeypatch.setattr(partitions, "PART_ROWS", 150)
+    made = []
+    write = spool.written
+    monkeypatch.setattr(spool, "written", lambda *given: made.append(write(*given)) or made[-1])
+    yield
+    assert len(made) > 2 * len(CAPTURES)
+
+
+@pytest.mark.usefixtures("spooling")
+def test_spooled(plain):
+    """Files in the place of memory change nothing."""
+    assert _verdict(*CAPTURES) == plain
+
+
+@pytest.mark.parametrize("spooled", [False, True], ids=["in memory", "spooled"])
+def test_processes(plain, monkeypatch, spooled):
+    """Neither does who read which capture, nor whether it came back as tables or as files."""
+    monkeypatch.setattr(cores, "LARGE_BYTES", 1)
+    if spooled:
+        monkeypatch.setattr(spool, "IN_MEMORY_ROWS", 0)
+    made = []
+    pool = cores.pool
+    monkeypatch.setattr(cores, "pool", lambda count: made.append(count) or pool(count))
+    assert _verdict(*CAPTURES, "--jobs", "2") == plain
+    assert made == [2]
+
+
+def test_index(plain, tmp_path):
+    """An index stands for its captures."""
+    place = tmp_path / "case.pcapidx"
+    _run("index", *CAPTURES, "-o", place)
+    assert _verdict(place) == plain
+
+
+def test_spooled_index(plain, tmp_path, request):
+    """So it does where neither who made it nor who reads it could hold its tables."""
+    request.getfixturevalue("spooling")
+    place = tmp_path / "case.pcapidx"
+    _run("index", *CAPTURES, "-o", place)
+    assert _verdict(place) == plain
+
+
+@pytest.mark.xdist_group("cluster")
+@pytest.mark.filterwarnings("ignore")
+def test_cluster(plain, cluster):
+    """A cluster sends what would have been read here."""
+    assert _verdict(*CAPTURES, "--scheduler", cluster.scheduler_address) == plain
