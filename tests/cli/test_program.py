@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+import textwrap
 from importlib.metadata import version
 from pathlib import Path
 
@@ -27,6 +28,20 @@ def _modules_after(script: str) -> set[str]:
         check=True,
     )
     return set(ended.stdout.splitlines())
+
+
+def test_the_end_collects_no_garbage():
+    """What a run leaves goes with the process: to look through it takes as long as to read it."""
+    script = """
+        import atexit, gc
+        atexit.register(lambda: print(gc.get_freeze_count() > 10_000))
+        from pcapdiag.cli import main
+        main(["--version"])
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.splitlines()[-1] == "True"
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in COMMANDS)])
