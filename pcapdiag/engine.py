@@ -115,13 +115,16 @@ def load(
     while read:
         entry, parts = read.pop(0)
         digests = [part.sha256 for part in parts]
+        files = [part.info.path for part in parts]
+        folders = spool.folders(part.decoded.packets for part in parts)
         # What was decoded is held by nobody else, so that it can go once it was merged.
         try:
             captures = [(part.info, _within(part.decoded, start, end)) for part in parts]
             del parts
             built = vantages.build(len(tables), entry.name, entry.role, captures)
         except SpoolError as error:
-            failures += [UnreadableCapture(path, str(error)) for path in entry.paths]
+            failures += [UnreadableCapture(path, str(error)) for path in files]
+            spool.clear(folders)
             continue
         sha256.update(
             (number, value)

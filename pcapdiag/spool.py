@@ -8,6 +8,7 @@ the columns it needs and nothing else. Names within a work directory are never u
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 import uuid
 from dataclasses import dataclass, replace
@@ -58,9 +59,17 @@ class WorkDirectory:
                     prefix="pcapdiag-", dir=self._where, ignore_cleanup_errors=True
                 )
             except OSError as error:
-                where = self._where or tempfile.gettempdir()
-                raise _refused(where, error) from error
+                raise _refused(self._where or error.filename or "$TMPDIR", error) from error
         return self._made.name
+
+    def folder(self, capture: int) -> str:
+        """Return where all that is made of a capture goes, which now exists. Raises SpoolError."""
+        place = Path(self.path) / str(capture)
+        try:
+            place.mkdir(exist_ok=True)
+        except OSError as error:
+            raise _refused(self.path, error) from error
+        return str(place)
 
     def __reduce__(self) -> tuple[Callable[[str], WorkDirectory], tuple[str]]:
         """Be the same directory in another process, which does not remove it."""
@@ -116,7 +125,7 @@ class Spooled:
 
     @property
     def folder(self) -> str:
-        """Return the work directory."""
+        """Return where the files are."""
         return str(Path(self.paths[0]).parent)
 
     def lazy(self) -> pl.LazyFrame:
@@ -189,7 +198,10 @@ def frames(table: Table, *names: str) -> Iterator[pl.DataFrame]:
 
 
 def spooled(frames: Iterable[pl.DataFrame], folder: str) -> Spooled:
-    """Write frames of any heights to files of about CHUNK_ROWS rows. Raises SpoolError."""
+    """Write frames of any heights to files of about CHUNK_ROWS rows.
+
+    Raises SpoolError, and leaves nothing then.
+    """
     paths: list[str] = []
     heights: list[int] = []
     held: list[pl.DataFrame] = []
@@ -203,15 +215,19 @@ def spooled(frames: Iterable[pl.DataFrame], folder: str) -> Spooled:
         del chunk
         memory.give_back()
 
-    for frame in frames:
-        if len(frame) or not (held or paths):
-            held.append(frame)
-            rows += len(frame)
-        if rows >= CHUNK_ROWS:
+    try:
+        for frame in frames:
+            if len(frame) or not (held or paths):
+                held.append(frame)
+                rows += len(frame)
+            if rows >= CHUNK_ROWS:
+                put()
+                rows = 0
+        if held:
             put()
-            rows = 0
-    if held:
-        put()
+    except SpoolError:
+        discard(Spooled(tuple(paths), ()))  # what others write finds room
+        raise
     return Spooled(tuple(paths), tuple(heights))
 
 
@@ -240,11 +256,22 @@ def discard(table: Table) -> None:
             Path(path).unlink()
 
 
+def folders(tables: Iterable[Table]) -> frozenset[str]:
+    """Return where the files of some tables are, and of all that is made of them."""
+    return frozenset(table.folder for table in tables if isinstance(table, Spooled))
+
+
+def clear(folders: Iterable[str]) -> None:
+    """Remove all that was made of captures that are given up."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _refused(where: str, error: Exception) -> SpoolError:
     reason = str(error).partition("\n")[0]
     if isinstance(error, OSError) and error.strerror:
         reason = error.strerror
     return SpoolError(
         f"the work directory {where} cannot hold what does not fit into memory ({reason}); give "
-        "another with --work-dir, or analyse less at once with --since and --until"
+        "another with --work-dir, which takes about 300 bytes a packet"
     )

@@ -83,7 +83,7 @@ def read_capture(
             message = f"was indexed without the tunnel ports {missing} of site.toml; "
             raise UnreadableCapture(path, f"{message}{indexed.AGAIN} --site")
         read = ReadCapture(entry.info, decoded, entry.sha256 if digest else None)
-        return _within_memory(path, read, in_memory_rows, work)
+        return _within_memory(path, capture, read, in_memory_rows, work)
     size = _size(path)
     if progress:
         progress(path, 0, size)
@@ -133,7 +133,7 @@ def read_captures(
     processes of this host are told of `work`: what comes from others is spooled here.
     """
     each = spool.IN_MEMORY_ROWS // max(1, len(paths))
-    theirs = work if isinstance(executor, ProcessPoolExecutor) else None
+    theirs = work if isinstance(executor, ProcessPoolExecutor) and _exists(work) else None
     options = Options(digest, tunnel_ports, theirs, each)
     pending = [
         _submitted(executor, path, number, options)
@@ -156,7 +156,8 @@ def read_captures(
                         in_memory_rows=each,
                     )
                 else:
-                    yield _within_memory(path, _result(path, number, future, options), each, work)
+                    read = _result(path, number, future, options)
+                    yield _within_memory(path, number, read, each, work)
             except CaptureError as error:
                 yield error
             if future is not None and progress:
@@ -166,6 +167,14 @@ def read_captures(
         for future in pending:
             if future is not None:
                 future.cancel()
+
+
+def _exists(work: WorkDirectory | None) -> bool:
+    """Whether there is a work directory; where not, only what does not fit into memory fails."""
+    try:
+        return work is not None and bool(work.path)
+    except SpoolError:
+        return False
 
 
 def _submitted(executor: Executor, path: str, number: int, options: Options) -> Future[ReadCapture]:
@@ -200,7 +209,7 @@ def _result(path: str, number: int, future: Future[ReadCapture], options: Option
 
 
 def _within_memory(
-    path: str, read: ReadCapture, limit: int, work: WorkDirectory | None
+    path: str, capture: int, read: ReadCapture, limit: int, work: WorkDirectory | None
 ) -> ReadCapture:
     """Spool what came from elsewhere and is too much to be held, and hold what is not."""
     table = read.decoded.packets
@@ -211,7 +220,7 @@ def _within_memory(
     if work is None or len(table) <= limit:
         return read
     try:
-        kept = spool.spooled(table.iter_slices(spool.CHUNK_ROWS), work.path)
+        kept = spool.spooled(table.iter_slices(spool.CHUNK_ROWS), work.folder(capture))
     except SpoolError as error:
         raise UnreadableCapture(path, str(error)) from error
     return replace(read, decoded=replace(read.decoded, packets=kept))
@@ -246,7 +255,7 @@ def _read_elsewhere(path: str, place: str, capture: int, options: Options) -> Re
     if options.work is not None and isinstance(packets, pl.DataFrame):
         # A file is handed over in a fifth of the time that it takes through a pipe.
         with contextlib.suppress(SpoolError):
-            packets = spool.spooled([packets], options.work.path)
+            packets = spool.spooled([packets], options.work.folder(capture))
     decoded = replace(read.decoded, packets=packets)
     return ReadCapture(replace(read.info, path=path), decoded, read.sha256)
 

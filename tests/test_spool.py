@@ -10,7 +10,8 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from pcapdiag import spool, workers
+from pcapdiag import engine, spool, workers
+from pcapdiag.capture.vantages import resolve
 from pcapdiag.errors import CaptureError
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "pmtud-blackhole-dr"
@@ -85,8 +86,29 @@ def test_a_full_disk_costs_one_capture(tmp_path, monkeypatch):
     paths = [str(SAMPLE / "director.pcap"), str(SAMPLE / "rs1.pcap")]
     with spool.WorkDirectory(str(tmp_path)) as work:
         failure, read = workers.read_captures(paths, work=work)
-        assert len(list(Path(work.path).iterdir())) == len(read.decoded.packets.paths)
+        files = {str(path) for path in Path(work.path).rglob("*.arrow")}
+        assert files == set(read.decoded.packets.paths)
     assert isinstance(failure, CaptureError)
     assert failure.path == paths[0]
     assert "No space left on device" in failure.message
     assert "--work-dir" in failure.message
+
+
+def test_a_full_disk_where_flows_are_built(tmp_path, monkeypatch):
+    """Of the capture that is given up nothing is left, so that the others find room."""
+    monkeypatch.setattr(spool, "IN_MEMORY_ROWS", 0)
+    write = pl.DataFrame.write_ipc
+
+    def full(self, file, **options):
+        if "copy_of" in self.columns and "capture" in self.columns and self["capture"][0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(self, file, **options)
+
+    monkeypatch.setattr(pl.DataFrame, "write_ipc", full)
+    inputs, _ = resolve([str(SAMPLE / "director.pcap"), str(SAMPLE / "rs1.pcap")])
+    with spool.WorkDirectory(str(tmp_path)) as work:
+        loaded = engine.load(inputs, work=work)
+        assert [path.name for path in Path(work.path).iterdir()] == ["1"]
+    (failure,) = loaded.failures
+    assert failure.path == str(SAMPLE / "director.pcap")
+    assert [vantage.name for vantage in loaded.case.vantages] == ["rs1"]

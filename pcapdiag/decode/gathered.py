@@ -56,7 +56,7 @@ def gather(
         held.append(part)
         rows += len(part.packets)
         if work is not None and rows > limit:
-            return _spooled(held, parts, work)
+            return _spooled(held, parts, work.folder(capture))
     whole = list(held)
     held.clear()
     return concat(whole)
@@ -68,7 +68,7 @@ def _told(batches: CaptureReader, tell: Callable[[], None]) -> Iterator[FrameBat
         tell()
 
 
-def _spooled(held: deque[Decoded], parts: Iterator[Decoded], work: WorkDirectory) -> Decoded:
+def _spooled(held: deque[Decoded], parts: Iterator[Decoded], folder: str) -> Decoded:
     sides: list[Decoded] = []
     none = schema.empty("packets")
 
@@ -79,5 +79,5 @@ def _spooled(held: deque[Decoded], parts: Iterator[Decoded], work: WorkDirectory
             sides.append(replace(part, packets=none))
             yield from spool.frames(part.packets)
 
-    written = spool.spooled(packets(), work.path)
+    written = spool.spooled(packets(), folder)
     return replace(concat(sides), packets=written)

@@ -102,13 +102,6 @@ def test_what_outgrows_memory_is_spooled_and_removed(run, place, tmp_path, monke
     assert not list(work.iterdir())
 
 
-def test_a_work_directory_that_is_no_directory(run, place):
-    """It is refused before anything is read."""
-    ended = run("analyze", "director.pcap", "--work-dir", str(place / "director.pcap"))
-    assert ended.code == 2
-    assert "--work-dir" in ended.err
-
-
 def test_every_form_goes_where_it_is_told(run, place):
     """--html, --json and --markdown take a file; the default report is not written then."""
     arguments = ["--html", "a.html", "--json", "a.json", "--markdown", "a.md"]
