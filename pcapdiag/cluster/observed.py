@@ -115,7 +115,6 @@ def _spread(ways: pl.DataFrame, nodes: pl.DataFrame, place: list[str]) -> pl.Dat
         .agg((pl.col("first") < pl.col("last").cum_max().shift(1)).any().alias("together"))
         .filter("together")
         .select(where)
-        .sort(where)
         .collect()
     )
 

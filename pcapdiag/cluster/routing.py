@@ -214,7 +214,8 @@ def delivered(
     )
     for address, part in by_address(served):
         owners = claimants(observed, address)
-        for row in part.partition_by("ip_proto", "resp_port", "sender"):
+        one = ("ip_proto", "resp_port", "sender")
+        for row in part.sort(*one, "receiver").partition_by(one):
             receivers = set(row.get_column("receiver").to_list())
             key = (row.item(0, "ip_proto"), address, row.item(0, "resp_port"))
             sender = row.item(0, "sender")
