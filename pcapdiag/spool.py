@@ -24,6 +24,7 @@ from pcapdiag.errors import PcapdiagError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
+    from typing import IO
 
     from numpy.typing import NDArray
 
@@ -247,6 +248,17 @@ def loaded(table: Spooled) -> pl.DataFrame:
     whole = pl.concat(table.chunks(), rechunk=True)
     discard(table)
     return whole
+
+
+def copied(file: IO[bytes], place: Path) -> None:
+    """Write what is still to come of a file to another. Raises SpoolError, and leaves nothing."""
+    try:
+        with place.open("wb") as copy:
+            while block := file.read(1 << 20):
+                copy.write(block)
+    except OSError as error:
+        place.unlink(missing_ok=True)
+        raise _refused(str(place.parent), error) from error
 
 
 def discard(table: Table) -> None:

@@ -77,13 +77,15 @@ def read_capture(
     """
     found = indexed.member(path)
     if found is not None:
-        entry, decoded = index.read(*found, capture)
+        try:
+            entry, decoded = index.read(*found, capture, limit=in_memory_rows, work=work)
+        except SpoolError as error:
+            raise UnreadableCapture(path, str(error)) from error
         missing = sorted(tunnel_ports.difference(entry.tunnel_ports))
         if missing:
             message = f"was indexed without the tunnel ports {missing} of site.toml; "
             raise UnreadableCapture(path, f"{message}{indexed.AGAIN} --site")
-        read = ReadCapture(entry.info, decoded, entry.sha256 if digest else None)
-        return _within_memory(path, capture, read, in_memory_rows, work)
+        return ReadCapture(entry.info, decoded, entry.sha256 if digest else None)
     size = _size(path)
     if progress:
         progress(path, 0, size)

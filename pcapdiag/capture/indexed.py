@@ -114,6 +114,18 @@ def sample_digest(path: str) -> str:
     return result.hexdigest()
 
 
+def require_unchanged(info: CaptureInfo) -> None:
+    """Raise UnreadableCapture where a capture is not, or no longer, what was read of it."""
+    try:
+        status = Path(info.path).stat()
+        now = (status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise UnreadableCapture(info.path, f"is gone by now: {error.strerror}") from error
+    if now != (info.size, info.mtime_ns):
+        message = "changed while it was indexed; index it again once it is complete"
+        raise UnreadableCapture(info.path, message)
+
+
 def require_fresh(index: str, capture: IndexedCapture) -> None:
     """Raise StaleIndex where the capture stands where it did, and is another one by now.
 

@@ -17,6 +17,7 @@ from pcapdiag.cli.options import (
     resolve_inputs,
     rules_dir_option,
     split_list,
+    work_dir_option,
 )
 from pcapdiag.cli.output import Target
 from pcapdiag.cli.program import Exit
@@ -214,13 +215,7 @@ Where several apply: 2 before 3 before 1.
     help="Read the captures on a running Dask cluster (tcp://HOST:PORT), whose workers see them "
     "under the same paths; only tables travel.",
 )
-@click.option(
-    "--work-dir",
-    metavar="DIR",
-    type=click.Path(exists=True, file_okay=False, writable=True),
-    help="Keep here for the while what does not fit into memory: about 300 bytes a packet.  "
-    "[default: where $TMPDIR says]",
-)
+@work_dir_option
 @click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Say what is being done, and how long it took.")
 @debug_option

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pcapdiag.cli import cores, output
-from pcapdiag.cli.options import NAMING, debug_option, resolve_inputs
+from pcapdiag.cli.options import NAMING, debug_option, resolve_inputs, work_dir_option
 from pcapdiag.cli.output import Target
 from pcapdiag.cli.program import Exit
 from pcapdiag.cli.progress import reading
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pcapdiag.capture.vantages import VantageInput
     from pcapdiag.cli.progress import Report
     from pcapdiag.export.index import Entry
+    from pcapdiag.spool import WorkDirectory
 
 
 @click.command(
@@ -41,8 +42,11 @@ Examples:
     "--site", metavar="FILE", help="What is known of the cluster: here, which ports carry tunnels."
 )
 @click.option("--digest", is_flag=True, help="Note the SHA-256 of each capture.")
+@work_dir_option
 @debug_option
-def command(captures: tuple[str, ...], path: str, site: str | None, digest: bool) -> int:
+def command(
+    captures: tuple[str, ...], path: str, site: str | None, digest: bool, work_dir: str | None
+) -> int:
     """Decode captures once, into a small file to analyse again.
 
     'analyze' takes the index wherever it takes captures, with the same result: make it where the
@@ -63,10 +67,15 @@ def command(captures: tuple[str, ...], path: str, site: str | None, digest: bool
     output.check([target], [*paths, *captures])
     from pcapdiag.export import index
     from pcapdiag.site import load
+    from pcapdiag.spool import WorkDirectory
 
     ports = load(site).tunnel_ports if site is not None else frozenset[int]()
-    with reading() as progress, output.replacing(target) as temporary:
-        index.write(temporary, _entries(inputs, digest, ports, progress))
+    with (
+        WorkDirectory(work_dir) as work,
+        reading() as progress,
+        output.replacing(target) as temporary,
+    ):
+        index.write(temporary, _entries(inputs, digest, ports, progress, work))
     return Exit.OK
 
 
@@ -75,8 +84,10 @@ def _entries(
     digest: bool,
     ports: frozenset[int],
     progress: Report | None,
+    work: WorkDirectory,
 ) -> Iterator[Entry]:
-    from pcapdiag import workers
+    """Yield what is to be written of each capture, and drop it once that is done."""
+    from pcapdiag import spool, workers
     from pcapdiag.capture import indexed
     from pcapdiag.export import index
 
@@ -85,8 +96,15 @@ def _entries(
             if indexed.member(path):
                 raise UsageError(f"{path} is in an index already; give its capture")
             read = workers.read_capture(
-                path, 0, digest=digest, tunnel_ports=ports, progress=progress
+                path,
+                0,
+                digest=digest,
+                tunnel_ports=ports,
+                progress=progress,
+                work=work,
+                in_memory_rows=spool.IN_MEMORY_ROWS,
             )
+            frames = index.kept_frames(path, read.decoded)
             capture = indexed.IndexedCapture(
                 vantage=item.name,
                 labelled=item.labelled,
@@ -95,4 +113,6 @@ def _entries(
                 sha256=read.sha256,
                 tunnel_ports=tuple(sorted(ports)),
             )
-            yield index.Entry(capture, read.decoded, index.kept_frames(path, read.decoded))
+            indexed.require_unchanged(read.info)
+            yield index.Entry(capture, read.decoded, frames)
+            spool.clear(spool.folders([read.decoded.packets]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pcapdiag.cli import cores, output, streams
-from pcapdiag.cli.options import NAMING, debug_option, resolve_inputs
+from pcapdiag.cli.options import NAMING, debug_option, resolve_inputs, work_dir_option
 from pcapdiag.cli.output import Target
 from pcapdiag.cli.program import Exit
 from pcapdiag.cli.progress import reading
@@ -40,8 +40,9 @@ Examples:
     help="Write the services and hosts that were inferred, as a start for 'analyze --site'. "
     "A file that exists is left alone.",
 )
+@work_dir_option
 @debug_option
-def command(captures: tuple[str, ...], write_site: str | None) -> int:
+def command(captures: tuple[str, ...], write_site: str | None, work_dir: str | None) -> int:
     """Say what is in captures, without a verdict.
 
     Link types, time span, packets, drops, protocols; the services and roles that the traffic
@@ -63,7 +64,7 @@ def command(captures: tuple[str, ...], write_site: str | None) -> int:
     from pcapdiag.cli.inspection import inspect, site_comments, site_of
     from pcapdiag.spool import WorkDirectory
 
-    with WorkDirectory() as work:
+    with WorkDirectory(work_dir) as work:
         with reading() as progress:
             loaded = engine.load(inputs, progress=progress, work=work)
         for failure in loaded.failures:

@@ -58,6 +58,17 @@ def rules_dir_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+def work_dir_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --work-dir, as `work_dir`."""
+    return click.option(
+        "--work-dir",
+        metavar="DIR",
+        type=click.Path(exists=True, file_okay=False, writable=True),
+        help="Keep here for the while what does not fit into memory: about 300 bytes a packet.  "
+        "[default: where $TMPDIR says]",
+    )(function)
+
+
 def split_list(
     _ctx: click.Context, _param: click.Parameter, values: Iterable[str]
 ) -> tuple[str, ...]:

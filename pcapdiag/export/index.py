@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import zipfile
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -22,16 +23,17 @@ from pcapdiag.decode.packets import Decoded
 from pcapdiag.errors import UnreadableCapture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
+    from collections.abc import Iterable, Iterator
     from typing import BinaryIO
 
     from pcapdiag.capture.indexed import IndexedCapture
+    from pcapdiag.spool import Spooled, Table, WorkDirectory
 
 KEPT_BYTES: Final = 256
 """Of a frame: all headers, the quote, and RFC 4884's 128 bytes of it."""
 
 _TABLES: Final = tuple(item.name for item in fields(Decoded))
+_SIDE_TABLES: Final = tuple(name for name in _TABLES if name != "packets")
 _DATE: Final = (1980, 1, 1, 0, 0, 0)  # the zip format's first: equal captures give equal bytes
 
 
@@ -40,7 +42,7 @@ class Entry(NamedTuple):
 
     capture: IndexedCapture
     decoded: Decoded
-    frames: pl.DataFrame
+    frames: Table
 
 
 def write(file: BinaryIO | Path, entries: Iterable[Entry]) -> None:
@@ -55,60 +57,112 @@ def write(file: BinaryIO | Path, entries: Iterable[Entry]) -> None:
         archive.writestr(zipfile.ZipInfo(indexed.MANIFEST, _DATE), indexed.pack(listed))
 
 
-def _put(archive: zipfile.ZipFile, name: str, table: pl.DataFrame) -> None:
-    content = io.BytesIO()
-    table.write_parquet(content, compression="zstd")
-    archive.writestr(zipfile.ZipInfo(name, _DATE), content.getbuffer())
+def _put(archive: zipfile.ZipFile, name: str, table: Table) -> None:
+    entry = zipfile.ZipInfo(name, _DATE)
+    if isinstance(table, pl.DataFrame):
+        content = io.BytesIO()
+        table.write_parquet(content, compression="zstd")
+        archive.writestr(entry, content.getbuffer())
+        return
+    try:
+        with archive.open(entry, "w", force_zip64=True) as file:
+            table.lazy().sink_parquet(file, compression="zstd", row_group_size=spool.CHUNK_ROWS)
+    except pl.exceptions.PolarsError as error:  # of what it writes to
+        raise OSError(str(error).partition("\n")[0]) from error
 
 
-def read(path: str, number: int, capture: int) -> tuple[IndexedCapture, Decoded]:
+def read(
+    path: str,
+    number: int,
+    capture: int,
+    *,
+    limit: int = spool.IN_MEMORY_ROWS,
+    work: WorkDirectory | None = None,
+) -> tuple[IndexedCapture, Decoded]:
     """Return capture `number` of an index, as number `capture` of the case.
 
-    Raises UnreadableCapture where that cannot be, StaleIndex where the capture has changed.
+    With more than `limit` packets they are spooled into `work`, if there is one. Raises
+    UnreadableCapture where that cannot be, StaleIndex where the capture has changed, SpoolError.
     """
     listed = indexed.captures(path)
     if number >= len(listed):
         raise UnreadableCapture(path, f"holds {len(listed)} captures, and none is {number}")
     entry = listed[number]
     indexed.require_fresh(path, entry)
+    renumbered = pl.lit(capture, pl.UInt16).alias("capture")
     try:
         with zipfile.ZipFile(path) as archive:
-            tables = {name: _table(archive, number, name) for name in _TABLES}
-        _require_rows(tables, entry.info.packets)
+            sides = {name: _table(archive, number, name) for name in _SIDE_TABLES}
+            packets: Table
+            if work is not None and entry.info.packets > limit:
+                packets = _spooled(archive, number, work.folder(capture), renumbered)
+            else:
+                packets = _table(archive, number, "packets").with_columns(renumbered)
+        _require_rows(packets, sides, entry.info.packets)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
         reason = str(error).partition("\n")[0]
         message = f"is a damaged index ({reason}); {indexed.AGAIN}"
         raise UnreadableCapture(path, message) from error
-    packets = tables["packets"].with_columns(pl.lit(capture, pl.UInt16).alias("capture"))
-    return entry, Decoded(**{**tables, "packets": packets})
+    return entry, Decoded(packets=packets, **sides)
+
+
+def _spooled(archive: zipfile.ZipFile, number: int, folder: str, changed: pl.Expr) -> Spooled:
+    """Return the packets in files, of which some rows at a time are held. Raises SpoolError."""
+    place = Path(folder) / "packets.parquet"
+    with archive.open(f"{number}/packets.parquet") as member:
+        spool.copied(member, place)
+    try:
+        table = pl.scan_parquet(place)
+        wanted = _same_columns("packets", table.collect_schema().names())
+        table = table.cast(wanted).with_columns(changed)  # type: ignore[arg-type]
+        height = table.select(pl.len()).collect().item()
+        begins = range(0, max(1, height), spool.CHUNK_ROWS)
+        return spool.spooled(
+            (table.slice(begin, spool.CHUNK_ROWS).collect() for begin in begins), folder
+        )
+    finally:
+        place.unlink()
 
 
 def _table(archive: zipfile.ZipFile, number: int, name: str) -> pl.DataFrame:
     table = pl.read_parquet(io.BytesIO(archive.read(f"{number}/{name}.parquet"))).rechunk()
+    return table.cast(_same_columns(name, table.columns))  # type: ignore[arg-type]
+
+
+def _same_columns(name: str, columns: list[str]) -> dict[str, pl.DataType | type[pl.DataType]]:
     wanted = schema.dtypes(name)
-    if table.columns != list(wanted):
+    if columns != list(wanted):
         raise ValueError(f"another version wrote the table {name}")
-    return table.cast(wanted)  # type: ignore[arg-type]
+    return wanted
 
 
-def _require_rows(tables: dict[str, pl.DataFrame], packets: int) -> None:
-    """Raise ValueError unless there are `packets` packets, and every row number is one of them."""
-    for name, table in tables.items():
-        if name == "packets":
-            if len(table) != packets:
-                raise ValueError(f"{len(table)} packets where there should be {packets}")
-        elif len(table) and (table["row"].has_nulls() or table["row"].max() >= packets):  # type: ignore[operator]
+def _require_rows(packets: Table, sides: dict[str, pl.DataFrame], count: int) -> None:
+    """Raise ValueError unless there are `count` packets, and every row number is one of them."""
+    if len(packets) != count:
+        raise ValueError(f"{len(packets)} packets where there should be {count}")
+    for name, table in sides.items():
+        if len(table) and (table["row"].has_nulls() or table["row"].max() >= count):  # type: ignore[operator]
             raise ValueError(f"the table {name} has rows that are no packets")
 
 
-def kept_frames(path: str, decoded: Decoded) -> pl.DataFrame:
+def kept_frames(path: str, decoded: Decoded) -> Table:
     """Return the first bytes of a capture's ICMP, ARP and VRRP frames: frame, bytes.
 
-    Reads the capture again; raises as open_again does.
+    Spooled where the packets are. Reads the capture again; raises as open_again does, and
+    SpoolError.
     """
     rows = np.unique(np.concatenate([_rows(decoded, name) for name in ("icmp", "arp", "vrrp")]))
     frames = spool.at(decoded.packets, pl.Series(rows), "frame")["frame"].to_numpy()
-    kept: list[bytes] = []
+    kept = _kept(path, frames)
+    if isinstance(decoded.packets, pl.DataFrame):
+        return pl.concat(kept)
+    return spool.spooled(kept, decoded.packets.folder)
+
+
+def _kept(path: str, frames: np.ndarray) -> Iterator[pl.DataFrame]:
+    """Yield the bytes of frames, given in order of their numbers, batch by batch."""
+    names = {"frame": pl.UInt32, "bytes": pl.Binary}
+    yield pl.DataFrame(schema=names)
     with open_again(path) as reader:
         for batch in reader if len(frames) else ():
             first = int(batch.frame[0])
@@ -116,14 +170,11 @@ def kept_frames(path: str, decoded: Decoded) -> pl.DataFrame:
             places = frames[begin:end].astype(np.int64) - first
             starts = batch.start[places]
             ends = starts + np.minimum(batch.caplen[places], KEPT_BYTES)
-            kept += [
+            kept = [
                 batch.data[start:end].tobytes()
                 for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
             ]
-    return pl.DataFrame(
-        {"frame": frames[: len(kept)], "bytes": kept},
-        schema={"frame": pl.UInt32, "bytes": pl.Binary},
-    )
+            yield pl.DataFrame({"frame": frames[begin:end], "bytes": kept}, schema=names)
 
 
 def _rows(decoded: Decoded, name: str) -> np.ndarray:

@@ -10,7 +10,8 @@ import zipfile
 import polars as pl
 import pytest
 
-from pcapdiag import schema
+from pcapdiag import schema, spool
+from pcapdiag.capture import indexed
 from pcapdiag.export import index
 
 
@@ -99,9 +100,11 @@ def _noise(archive):
     archive["0/tunnels.parquet"] = b"PAR1nothing"
 
 
+@pytest.mark.parametrize("rows", [0, spool.IN_MEMORY_ROWS], ids=["spooled", "in memory"])
 @pytest.mark.parametrize("damage", [_cut, _other, _beyond, _noise])
-def test_damaged_index_is_one_line(run, place, damage):
+def test_damaged_index_is_one_line(run, place, monkeypatch, damage, rows):
     """Whatever an archive lacks or holds, it is named as damaged, with the remedy."""
+    monkeypatch.setattr(spool, "IN_MEMORY_ROWS", rows)
     run("index", "director.pcap", "-o", "x.pcapidx")
     with zipfile.ZipFile(place / "x.pcapidx") as archive:
         content = {name: archive.read(name) for name in archive.namelist()}
@@ -114,6 +117,43 @@ def test_damaged_index_is_one_line(run, place, damage):
     assert len(ended.errors) == 1
     assert "damaged index" in ended.errors[0]
     assert "pcapdiag index" in ended.errors[0]
+
+
+def test_index_of_another_version_is_refused_and_the_others_analysed(run, place):
+    """An archive laid out otherwise is named as such, with the remedy."""
+    run("index", "rs1.pcap", "-o", "x.pcapidx")
+    with zipfile.ZipFile(place / "x.pcapidx", "w") as archive:
+        archive.writestr(indexed.MANIFEST, json.dumps({"layout": indexed.LAYOUT + 1}))
+    ended = run("analyze", "x.pcapidx", "director.pcap", "--no-html", "--json", "out.json")
+    assert ended.code == 3
+    (line,) = ended.errors
+    assert line.startswith(f"x.pcapidx: is an index of layout {indexed.LAYOUT + 1}")
+    assert "pcapdiag index" in line
+    result = json.loads((place / "out.json").read_text())
+    assert [item["name"] for item in result["vantages"]] == ["director"]
+
+
+@pytest.mark.parametrize("change", ["grows", "is replaced"])
+def test_a_capture_that_changes_while_it_is_indexed(run, place, monkeypatch, change):
+    """No index is made of what is not all, or of two captures at once."""
+    keep = index.kept_frames
+
+    def changing(path, decoded):
+        kept = keep(path, decoded)
+        if change == "grows":
+            with (place / "rs1.pcap").open("ab") as file:
+                file.write(b"more")
+        else:
+            shutil.copy(place / "director.pcap", place / "new.pcap")
+            (place / "new.pcap").replace(place / "rs1.pcap")
+        return kept
+
+    monkeypatch.setattr(index, "kept_frames", changing)
+    ended = run("index", "rs1.pcap", "-o", "x.pcapidx")
+    assert ended.code == 3
+    (line,) = ended.errors
+    assert line == "rs1.pcap: changed while it was indexed; index it again once it is complete"
+    assert sorted(path.name for path in place.iterdir()) == ["director.pcap", "rs1.pcap"]
 
 
 def test_nothing_half_written(run, place, monkeypatch):
