@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.cluster import delays, ends, links, macs, passages
 
 if TYPE_CHECKING:
@@ -148,18 +149,12 @@ def _paths(passed: pl.DataFrame, nodes: pl.DataFrame) -> pl.DataFrame:
 def _tunnelled(vantage: VantageTables) -> pl.DataFrame:
     """Return the flows whose packets were seen inside a tunnel, see Observed.tunnelled."""
     outer = ("outer_src_hi", "outer_src_lo", "outer_dst_hi", "outer_dst_lo")
+    headers = vantage.tunnels.filter(pl.col("depth") == 1)
+    packet = spool.at(vantage.packets, headers["row"], "flow", "by_orig", "eth_src", "eth_dst")
     return (
-        vantage.tunnels.lazy()
-        .filter(pl.col("depth") == 1)
-        .select("row", "kind", *outer)
-        .join(
-            vantage.packets.lazy()
-            .with_row_index("row")
-            .filter(pl.col("flow").is_not_null() & pl.col("tunnel").is_not_null())
-            .select("row", "flow", "by_orig", "eth_src", "eth_dst"),
-            on="row",
-        )
+        headers.select("kind", *outer)
+        .hstack(packet)
+        .filter(pl.col("flow").is_not_null())
         .group_by("flow", "by_orig", pl.col("kind").alias("tunnel"), *outer, "eth_src", "eth_dst")
         .agg(pl.len().alias("packets"))
-        .collect()
     )
