@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag.cluster import identity
+from pcapdiag.flows import five_tuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -158,7 +159,8 @@ def _direct_edges(sights: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     A key that two flows of one vantage have could belong to either: it joins nothing.
     """
     groups = (
-        sights.lazy()
+        _repeated(sights, "direct")
+        .lazy()
         .select("direct", "node", "vantage")
         .unique()
         .group_by("direct")
@@ -172,6 +174,12 @@ def _direct_edges(sights: pl.DataFrame) -> tuple[pl.DataFrame, int]:
     )
     clear = groups.filter(pl.col("nodes") == pl.col("vantages"))
     return _edges(clear), len(groups) - len(clear)
+
+
+def _repeated(sights: pl.DataFrame, key: str) -> pl.DataFrame:
+    """Return the sights whose key another has, too: of captures that share little, few."""
+    rows, _ = five_tuple.repeated(sights.get_column(key).to_numpy())
+    return sights[rows]
 
 
 def _edges(groups: pl.DataFrame) -> pl.DataFrame:
@@ -194,7 +202,9 @@ def _translated_edges(
     before 4.10 did not count it down), the MACs of one vantage do: what arrives for the MAC that
     then sends is the front.
     """
-    seen = sights.join(nodes.select("node", "server", "originator_source"), on="node")
+    seen = _repeated(sights, "translated").join(
+        nodes.select("node", "server", "originator_source"), on="node"
+    )
     groups = (
         seen.lazy()
         .group_by("translated", "server")
