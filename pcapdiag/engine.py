@@ -80,10 +80,12 @@ def load(
     executor: Executor | None = None,
     progress: Callable[[str, int, int | None], None] | None = None,
     work: WorkDirectory | None = None,
+    most_icmp: int | None = None,
 ) -> Loaded:
     """Read every capture of `inputs`, in `executor` if there is one, and build the case.
 
-    What outgrows memory is spooled into `work`, if there is one, which must outlive the case.
+    What outgrows memory is spooled into `work`, if there is one, which must outlive the case. Of
+    the ICMP messages of a capture no more than `most_icmp` are kept (see decode.alike_errors).
 
     A capture that cannot be read at all becomes a failure, and the others go on; a vantage of
     which nothing could be read is left out. Vantages are numbered by name: in which order they
@@ -99,6 +101,7 @@ def load(
         tunnel_ports=site.tunnel_ports if site else frozenset(),
         progress=progress,
         work=work,
+        most_icmp=most_icmp,
     )
     for entry in inputs:
         parts = []
@@ -396,4 +399,10 @@ def _case_notes(case: Case) -> tuple[str, ...]:
         for item, reason in zip(case.vantages, case.clocks.reasons, strict=True)
         if reason and case.clocks.offset_ns[item.index] is None
     )
-    return (*case.facts.notes, *case.topology.notes, *case.connections.notes, *clocks)
+    alike = tuple(
+        f"{item.name} holds {item.icmp.height + left_out:,} ICMP messages; the first of those that "
+        f"say the same of one flow are looked at, {item.icmp.height:,} in all"
+        for item, left_out in zip(case.vantages, case.coverage.icmp_left_out, strict=True)
+        if left_out
+    )
+    return (*case.facts.notes, *case.topology.notes, *case.connections.notes, *clocks, *alike)

@@ -26,6 +26,7 @@ from pcapdiag import memory, spool
 from pcapdiag.capture import indexed
 from pcapdiag.capture.reader import open_capture
 from pcapdiag.capture.source import STDIN
+from pcapdiag.decode.alike_errors import FirstOfAlike
 from pcapdiag.decode.gathered import gather
 from pcapdiag.decode.packets import GUE_PORTS
 from pcapdiag.errors import CaptureError, UnreadableCapture
@@ -66,15 +67,18 @@ def read_capture(
     progress: Callable[[str, int, int | None], None] | None = None,
     work: WorkDirectory | None = None,
     in_memory_rows: int = spool.IN_MEMORY_ROWS,
+    most_icmp: int | None = None,
 ) -> ReadCapture:
     """Read and decode the capture at `path` as number `capture` of the case, or out of an index.
 
-    With more than `in_memory_rows` packets they are spooled into `work`, if there is one.
+    With more than `in_memory_rows` packets they are spooled into `work`, if there is one. Of ICMP
+    messages no more than `most_icmp` are kept (see decode.alike_errors).
 
     `tunnel_ports` carry GUE beside the usual one. `progress(path, bytes_done, bytes_total)` is told
     of the start, of every batch and of the end. Raises CaptureError where nothing can be read; what
     is wrong further in stands in the notes.
     """
+    alike = None if most_icmp is None else FirstOfAlike(most_icmp)
     found = indexed.member(path)
     if found is not None:
         try:
@@ -85,7 +89,12 @@ def read_capture(
         if missing:
             message = f"was indexed without the tunnel ports {missing} of site.toml; "
             raise UnreadableCapture(path, f"{message}{indexed.AGAIN} --site")
-        return ReadCapture(entry.info, decoded, entry.sha256 if digest else None)
+        info = entry.info
+        if alike is not None:
+            (rest,) = alike.taken_from([decoded])
+            decoded = replace(rest, icmp=alike.table())
+            info = replace(info, icmp_share=alike.share)
+        return ReadCapture(info, decoded, entry.sha256 if digest else None)
     size = _size(path)
     if progress:
         progress(path, 0, size)
@@ -108,11 +117,12 @@ def read_capture(
                 gue_ports=GUE_PORTS | tunnel_ports,
                 limit=in_memory_rows,
                 work=work,
+                first_of_alike=alike,
                 tell=tell,
             )
         except SpoolError as error:
             raise UnreadableCapture(path, str(error)) from error
-        info = reader.info
+        info = replace(reader.info, icmp_share=alike.share if alike is not None else 1)
     if large:
         memory.give_back()
     if progress:
@@ -128,6 +138,7 @@ def read_captures(
     tunnel_ports: frozenset[int] = frozenset(),
     progress: Callable[[str, int, int | None], None] | None = None,
     work: WorkDirectory | None = None,
+    most_icmp: int | None = None,
 ) -> Iterator[ReadCapture | CaptureError]:
     """Yield, for each of `paths`, what read_capture returns or raises, numbered by place.
 
@@ -136,7 +147,7 @@ def read_captures(
     """
     each = spool.IN_MEMORY_ROWS // max(1, len(paths))
     theirs = work if isinstance(executor, ProcessPoolExecutor) and _exists(work) else None
-    options = Options(digest, tunnel_ports, theirs, each)
+    options = Options(digest, tunnel_ports, theirs, each, most_icmp)
     pending = [
         _submitted(executor, path, number, options)
         if executor is not None and path != STDIN and indexed.member(path) is None
@@ -156,6 +167,7 @@ def read_captures(
                         progress=progress,
                         work=work,
                         in_memory_rows=each,
+                        most_icmp=most_icmp,
                     )
                 else:
                     read = _result(path, number, future, options)
@@ -235,6 +247,7 @@ class Options(NamedTuple):
     tunnel_ports: frozenset[int] = frozenset()
     work: WorkDirectory | None = None
     in_memory_rows: int = spool.IN_MEMORY_ROWS
+    most_icmp: int | None = None
 
 
 def _read_elsewhere(path: str, place: str, capture: int, options: Options) -> ReadCapture:
@@ -250,6 +263,7 @@ def _read_elsewhere(path: str, place: str, capture: int, options: Options) -> Re
             tunnel_ports=options.tunnel_ports,
             work=options.work,
             in_memory_rows=options.in_memory_rows,
+            most_icmp=options.most_icmp,
         )
     except CaptureError as error:
         raise type(error)(path, error.message) from error

@@ -94,6 +94,8 @@ class CaptureInfo:
     size: int | None
     """Bytes of the file as stored; None for a stream."""
     mtime_ns: int | None
+    icmp_share: int = 1
+    """Of the kinds of ICMP messages, one in so many is looked at (decode.alike_errors)."""
 
 
 class RawFrame(NamedTuple):

@@ -67,8 +67,12 @@ def with_fate(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
     if messages.is_empty():
         fate = (pl.lit(None, dtype).alias(name) for name, dtype in _FATE.items())
         return sights.with_first(case, messages).with_columns(fate)
+    every_message = [
+        visible and not left_out
+        for visible, left_out in zip(case.icmp_visible, case.coverage.icmp_left_out, strict=True)
+    ]
     roles = sights.roles(case).with_columns(
-        pl.Series("icmp_visible", list(case.icmp_visible), dtype=pl.Boolean)
+        pl.Series("every_message", every_message, dtype=pl.Boolean)
     )
     seen = case.errors.sightings.join(messages.select("message"), on="message", how="semi").join(
         roles, on="vantage", how="left", maintain_order="left"
@@ -157,7 +161,7 @@ def _reached(
         messages.select("message", "connection", "quoted_sender", "first_ns")
         .join(case.connections.legs.select("connection", "vantage"), on="connection")
         .join(roles, on="vantage")
-        .filter(pl.col("role") == pl.col("quoted_sender").cast(pl.String), pl.col("icmp_visible"))
+        .filter(pl.col("role") == pl.col("quoted_sender").cast(pl.String), pl.col("every_message"))
         .select("message", "vantage", "first_ns")
         .unique()
     )

@@ -110,7 +110,7 @@ def of(case: Case, vantage: VantageTables) -> Quality:
         back_ns=back_ns,
         one_sided=one_sided,
         flows=flows,
-        keeps_icmp=case.icmp_visible[vantage.index],
+        keeps_icmp=case.coverage.could_see_icmp_at(vantage.index, None).ok,
         offset_ns=case.clocks.offset_ns[vantage.index],
         clock_reason=case.clocks.reasons[vantage.index],
         alone=_alone(case, vantage),

@@ -247,6 +247,7 @@ def _run(
     work: WorkDirectory,
 ) -> int:
     from pcapdiag import engine, registry
+    from pcapdiag.decode import alike_errors
     from pcapdiag.facts import load as load_facts
     from pcapdiag.site import load as load_site
 
@@ -274,6 +275,7 @@ def _run(
             executor=executor,
             progress=progress,
             work=work,
+            most_icmp=alike_errors.MOST,
         )
     for failure in loaded.failures:
         streams.error(str(failure))

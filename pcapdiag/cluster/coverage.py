@@ -149,6 +149,20 @@ class Coverage:
         covered = self.covers(vantage, time_ns)
         return self._icmp[vantage] if covered.ok else covered
 
+    @cached_property
+    def icmp_left_out(self) -> tuple[int, ...]:
+        """Return how many ICMP messages of each vantage are not looked at (see alike_errors).
+
+        What each says of a flow some other does; but a message not found may be one of these.
+        """
+        held = (
+            vantage.packets.lazy().select(pl.col("icmp_type").count()).collect().item()
+            for vantage in self.vantages
+        )
+        return tuple(
+            count - vantage.icmp.height for count, vantage in zip(held, self.vantages, strict=True)
+        )
+
     def could_see_host(
         self, vantage: int, address: Address, time_ns: int | None = None
     ) -> Visibility:

@@ -168,7 +168,9 @@ def egress(table: pl.DataFrame, coverage: Coverage, directors: Sequence[int]) ->
                     "service",
                     (pl.col("from_ns") + shift).alias("egress_from_ns"),
                     (pl.col("until_ns") + shift).alias("egress_until_ns"),
-                    pl.lit(coverage.loses_little(at)).alias("intact"),
+                    pl.lit(coverage.loses_little(at) and not coverage.icmp_left_out[at]).alias(
+                        "intact"
+                    ),
                     pl.lit(index == at).alias("here"),
                     pl.lit(at, pl.UInt16).alias("at"),
                     pl.lit(shift, pl.Int64).alias("shift"),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from pcapdiag.capture.frames import FrameBatch
     from pcapdiag.capture.reader import CaptureReader
+    from pcapdiag.decode.alike_errors import FirstOfAlike
     from pcapdiag.decode.packets import Decoded
     from pcapdiag.spool import WorkDirectory
 
@@ -32,12 +33,14 @@ def gather(
     gue_ports: frozenset[int] = GUE_PORTS,
     limit: int = spool.IN_MEMORY_ROWS,
     work: WorkDirectory | None = None,
+    first_of_alike: FirstOfAlike | None = None,
     tell: Callable[[], None] | None = None,
 ) -> Decoded:
     """Decode a capture; with more than `limit` packets, `packets` is spooled into `work`.
 
-    Side tables stay in memory. Without `work` everything does. `tell` is called after every batch.
-    Raises what the reader raises, and SpoolError.
+    Side tables stay in memory, of ICMP messages what `first_of_alike` keeps, or all. Without `work`
+    everything does. `tell` is called after every batch. Raises what the reader raises, and
+    SpoolError.
     """
     batches = iter(reader) if tell is None else _told(reader, tell)
     first = list(itertools.islice(batches, 1))
@@ -50,6 +53,15 @@ def gather(
         rows=limit if fits else spool.CHUNK_ROWS,
         room=ROOM * expected if fits and expected else spool.CHUNK_ROWS,
     )
+    if first_of_alike is None:
+        return _whole(parts, capture, limit, work)
+    whole = _whole(first_of_alike.taken_from(parts), capture, limit, work)
+    return replace(whole, icmp=first_of_alike.table())
+
+
+def _whole(
+    parts: Iterator[Decoded], capture: int, limit: int, work: WorkDirectory | None
+) -> Decoded:
     held: deque[Decoded] = deque()
     rows = 0
     for part in parts:
