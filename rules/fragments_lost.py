@@ -154,6 +154,8 @@ def _lost(seen: pl.DataFrame) -> pl.DataFrame:
     A station that may have been captured with a port in its filter cannot lack later fragments,
     and a sender's own capture that lacks some lacks them itself.
     """
+    if seen.is_empty():
+        return seen
     sure = seen.filter(~((pl.col("state") == "incomplete") & (pl.col("visibility") == "unknown")))
     first = (
         sure.filter(pl.col("state") != "whole", pl.col("rank") > 0)

@@ -128,6 +128,8 @@ def wanted(site: Site | None, address: Address, method: str) -> bool:
 
 def by_address(paths: pl.DataFrame, *more: str) -> Iterable[tuple[Address, pl.DataFrame]]:
     """Yield the paths of one server address each, the busiest first, at most MAX_ENDPOINTS."""
+    if paths.is_empty():
+        return
     keys = ["resp_hi", "resp_lo", *more]
     busiest = (
         paths.group_by(keys).agg(pl.col("packets").sum()).sort("packets", *keys, descending=True)

@@ -101,6 +101,9 @@ def find(
 
 def _tunnel_ends(topology: Topology, known: pl.DataFrame) -> pl.DataFrame:
     """Return the outer destinations of requests: the realserver's address in LVS-TUN."""
+    if topology.observed.tunnelled.is_empty():
+        none = {"connection": pl.UInt32, "hi": pl.UInt64, "lo": pl.UInt64}
+        return pl.DataFrame(schema=none)
     virtual = vips(topology, "tun")
     return (
         topology.observed.tunnelled.filter(

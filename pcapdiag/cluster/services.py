@@ -46,6 +46,8 @@ def infer(
 def _synchronised(vantages: Sequence[VantageTables], evidence: Evidence) -> None:
     """Take the services that IPVS synchronisation messages name: the director's own table."""
     rows = pl.concat([vantage.ipvs_sync for vantage in vantages])
+    if rows.is_empty():
+        return
     known = (
         rows.filter(
             pl.col("method").is_in(["nat", "dr", "tun"])

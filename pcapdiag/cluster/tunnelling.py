@@ -37,6 +37,8 @@ def encapsulated(
         & pl.col("tunnel").is_in(list(ENCAPSULATION_OF))
     )
     leaving = wrapped.filter(pl.col("by_orig") & (pl.col("kind") == "encapsulated"))
+    if leaving.is_empty():
+        return
     backwards = wrapped.filter(~pl.col("by_orig"))
     answered = _answered_bare(observed)
     spread = set(observed.tunnel_spread.iter_rows())
@@ -67,6 +69,8 @@ def encapsulated(
 
 def tunnelled(observed: Observed, labels: Sequence[str | None], evidence: Evidence) -> None:
     """Take services whose packets were only seen inside a tunnel, and whose answers were not."""
+    if observed.tunnelled.is_empty():
+        return
     seen = observed.tunnelled.filter(pl.col("tunnel").is_in(list(ENCAPSULATION_OF))).join(
         observed.links.nodes.select(
             "vantage", "flow", "ip_proto", "resp_hi", "resp_lo", "resp_port"
