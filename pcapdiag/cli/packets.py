@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
+import contextlib
 from typing import TYPE_CHECKING
 
 import click
 
 from pcapdiag.cli import cores, output, streams
-from pcapdiag.cli.options import debug_option
+from pcapdiag.cli.options import debug_option, work_dir_option
 from pcapdiag.cli.output import Target
 from pcapdiag.cli.program import Exit
 from pcapdiag.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
-    from pcapdiag.decode.packets import Decoded
+    from pcapdiag.spool import WorkDirectory
 
 
 @click.command(
@@ -32,8 +31,9 @@ Examples:
 @click.argument("capture")
 @click.option("--csv", metavar="FILE|-", help="Write CSV; - is standard output.")
 @click.option("--parquet", metavar="FILE", help="Write Parquet.")
+@work_dir_option
 @debug_option
-def command(capture: str, csv: str | None, parquet: str | None) -> int:
+def command(capture: str, csv: str | None, parquet: str | None, work_dir: str | None) -> int:
     """Write the decoded packets of a capture as a table.
 
     One row a frame, numbered as in Wireshark. Addresses are text, times nanoseconds UTC. The
@@ -50,33 +50,47 @@ def command(capture: str, csv: str | None, parquet: str | None) -> int:
     if capture == "-" and streams.on_keyboard():
         raise UsageError("- reads a capture from standard input, which is a terminal here")
     cores.keep_interruptible()
-    from pcapdiag.export.packets import write_csv, write_parquet
+    from pcapdiag.spool import WorkDirectory
 
-    decoded = _decode(capture)
-    for target in targets:
-        _export(write_csv if target.option == "--csv" else write_parquet, decoded, target)
+    with WorkDirectory(work_dir) as work:
+        _write(capture, targets, work)
     return Exit.OK
 
 
-def _decode(capture: str) -> Decoded:
+def _write(capture: str, targets: Sequence[Target], work: WorkDirectory) -> None:
+    """Write every form in one pass over the capture, some thousand packets at a time."""
     from pcapdiag.capture.reader import open_capture
-    from pcapdiag.decode.packets import decode_capture
+    from pcapdiag.decode.packets import decode_parts
+    from pcapdiag.export import packets
 
-    with open_capture(capture) as reader:
-        decoded = decode_capture(reader, 0)
+    with open_capture(capture) as reader, contextlib.ExitStack() as opened:
+        frames = packets.joined(decode_parts(reader, 0, rows=packets.ROWS_AT_ONCE))
+        for target in targets:
+            if target.option == "--csv":
+                frames = packets.through_csv(frames, opened.enter_context(_sink(target)))
+            else:
+                temporary = opened.enter_context(output.replacing(target))
+                packets.write_parquet(frames, str(temporary), work)
+        for _ in frames:
+            ...
         for note in reader.info.notes:
             streams.warning(f"{capture}: {note}")
-    return decoded
 
 
-def _export(export: Callable[[Decoded, str], None], decoded: Decoded, target: Target) -> None:
-    if not target.is_stdout:
-        with output.replacing(target) as temporary:
-            export(decoded, str(temporary))
+@contextlib.contextmanager
+def _sink(target: Target) -> Iterator[Callable[[bytes], object]]:
+    """Lend what writes to a target. Raises OutputError."""
+    if target.is_stdout:
+        yield streams.emit_bytes
         return
-    with tempfile.TemporaryDirectory(prefix="pcapdiag-") as folder:
-        path = Path(folder) / "packets"
-        export(decoded, str(path))
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                streams.emit_bytes(block)
+
+    def write(data: bytes) -> None:
+        try:
+            file.write(data)
+        except OSError as error:  # told here: what is written beside it is not to blame
+            reason = error.strerror or error
+            message = f"{target}: cannot be written: {reason}; nothing was changed"
+            raise streams.OutputError(message) from error
+
+    with output.replacing(target) as temporary, temporary.open("wb", buffering=0) as file:
+        yield write

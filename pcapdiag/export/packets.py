@@ -8,28 +8,37 @@ has several rows per packet (SACK blocks, VRRP addresses, synchronised connectio
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import fields
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag import schema
+from pcapdiag import schema, spool
 from pcapdiag.addresses import endpoint_text, ip_texts, mac_text
+from pcapdiag.decode.packets import Decoded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
-    from pcapdiag.decode.packets import Decoded
+    from pcapdiag.spool import WorkDirectory
 
 _MACS: Final = frozenset({"eth_src", "eth_dst", "sender_mac", "target_mac"})
 _PREFIXED: Final = {"tunnels": "tunnel_", "arp": "arp_", "vrrp": "vrrp_"}
 """Tables whose plain names (kind, op, version) say too little in a wide table."""
 
+ROWS_AT_ONCE: Final = 1 << 16
+"""Packets of a part: with all their text some 50 MB."""
+
 _SAYS_ITSELF: Final = ("outer_", "tunnel_")
 
 
-def join(decoded: Decoded) -> pl.DataFrame:
-    """Return one row a frame with everything that was decoded of it, in file order."""
-    table = _readable(decoded.packets.lazy().collect()).with_row_index("row")
+def join(decoded: Decoded, first_row: int = 0) -> pl.DataFrame:
+    """Return one row a frame with everything that was decoded of it, in file order.
+
+    `first_row` is the packets' first in what the rows of side tables count.
+    """
+    table = _readable(decoded.packets.lazy().collect()).with_row_index("row", first_row)
     for side in (
         _named(decoded.tunnels, "tunnels"),
         _sacks(decoded.sacks),
@@ -42,14 +51,40 @@ def join(decoded: Decoded) -> pl.DataFrame:
     return table.drop("row")
 
 
-def write_csv(decoded: Decoded, path: str) -> None:
-    """Write the joined table as CSV with a header line; empty is null."""
-    join(decoded).write_csv(path)
+def joined(parts: Iterable[Decoded]) -> Iterator[pl.DataFrame]:
+    """Yield the joined table of a capture part by part; one without rows where there are none."""
+    row = 0
+    for part in parts:
+        yield join(part, row)
+        row += len(part.packets)
+    if not row:
+        yield join(Decoded(*(schema.empty(item.name) for item in fields(Decoded))))
 
 
-def write_parquet(decoded: Decoded, path: str) -> None:
-    """Write the joined table as Parquet (zstd)."""
-    join(decoded).write_parquet(path)
+def through_csv(
+    frames: Iterable[pl.DataFrame], write: Callable[[bytes], object]
+) -> Iterator[pl.DataFrame]:
+    """Yield frames once they are written as CSV with one header line; empty is null."""
+    for number, frame in enumerate(frames):
+        write(frame.write_csv(include_header=not number).encode())
+        yield frame
+
+
+def write_parquet(frames: Iterator[pl.DataFrame], path: str, work: WorkDirectory) -> None:
+    """Write frames as one Parquet file (zstd). Raises OSError, and SpoolError.
+
+    What is more than one frame is spooled into `work` first: polars writes what it can ask for.
+    """
+    first = next(frames)
+    second = next(frames, None)
+    try:
+        if second is None:
+            first.write_parquet(path)
+        else:
+            every = itertools.chain((first, second), frames)
+            pl.scan_ipc([spool.written(frame, work.path) for frame in every]).sink_parquet(path)
+    except pl.exceptions.PolarsError as error:  # of what it writes to
+        raise OSError(str(error).partition("\n")[0]) from error
 
 
 def _readable(table: pl.DataFrame) -> pl.DataFrame:

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 
+import polars as pl
 import pytest
+
+from pcapdiag.capture import reader
+from pcapdiag.export import packets
+
+SAMPLES = Path(__file__).parents[2] / "samples"
 
 
 def test_csv_has_one_row_a_frame_with_addresses_as_text(run, place):
@@ -29,14 +36,48 @@ def test_csv_on_standard_output_is_the_file(run, place):
 
 def test_parquet_is_the_same_table(run, place):
     """Both forms may be asked for at once and hold the same rows."""
-    import polars as pl
-
     arguments = ["--csv", "packets.csv", "--parquet", "packets.parquet"]
     assert run("packets", "director.pcap", *arguments).code == 0
     table = pl.read_parquet(place / "packets.parquet")
     rows = list(csv.reader(io.StringIO((place / "packets.csv").read_text())))
     assert rows[0] == table.columns
     assert table["dst"].to_list() == [row[rows[0].index("dst")] for row in rows[1:]]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["lab-failover-synced-dr/director.pcap.gz", "lab-pmtud-upload-silent-gre-tun/rs1.pcap.gz"],
+)
+def test_a_capture_in_parts_is_the_same_table(run, place, monkeypatch, name):
+    """What is decoded and written a few packets at a time is what is written at once."""
+    capture = SAMPLES / name
+    targets = ("--csv", "{}.csv", "--parquet", "{}.parquet")
+    assert run("packets", capture, *(each.format("whole") for each in targets)).code == 0
+    parts = []
+    join = packets.join
+    monkeypatch.setattr(packets, "join", lambda *given: parts.append(given) or join(*given))
+    monkeypatch.setattr(packets, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(reader, "open_capture", lambda path: reader.CaptureReader(path, 1 << 12))
+    arguments = [each.format("parts") for each in targets]
+    assert run("packets", capture, *arguments, "--work-dir", place).code == 0
+    assert len(parts) > 2
+    assert (place / "parts.csv").read_bytes() == (place / "whole.csv").read_bytes()
+    whole, parted = (pl.read_parquet(place / f"{each}.parquet") for each in ("whole", "parts"))
+    assert parted.equals(whole)
+    assert {path.suffix for path in place.iterdir()} == {".pcap", ".csv", ".parquet"}
+
+
+def test_a_full_disk_is_named(run, place):
+    """The form that could not be written is, and the other one is not to blame."""
+    arguments = ["--csv", "/dev/full", "--parquet", "packets.parquet"]
+    ended = run("packets", "director.pcap", *arguments)
+    assert ended.code == 2
+    assert ended.errors[0].startswith("--csv /dev/full: cannot be written: No space left")
+    ended = run("packets", "director.pcap", "--parquet", "/dev/full")
+    assert ended.code == 2
+    assert ended.errors[0].startswith("--parquet /dev/full: cannot be written: ")
+    assert "No space left" in ended.errors[0]
+    assert sorted(path.name for path in place.iterdir()) == ["director.pcap", "rs1.pcap"]
 
 
 def test_a_capture_from_standard_input(execute, place):

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 from traces import trace
 
-from pcapdiag import schema
+from pcapdiag import schema, spool
 from pcapdiag.export import packets
 
 TRACE = trace("""
@@ -57,8 +57,9 @@ def test_an_empty_capture_exports_its_header():
 def test_both_forms_hold_the_same(tmp_path):
     """What is written as Parquet is read back unchanged; CSV has a header and as many lines."""
     decoded = TRACE.decoded()
-    packets.write_parquet(decoded, str(tmp_path / "p.parquet"))
-    packets.write_csv(decoded, str(tmp_path / "p.csv"))
+    with (tmp_path / "p.csv").open("wb") as file, spool.WorkDirectory() as work:
+        frames = packets.through_csv(packets.joined([decoded]), file.write)
+        packets.write_parquet(frames, str(tmp_path / "p.parquet"), work)
     assert pl.read_parquet(tmp_path / "p.parquet").equals(packets.join(decoded))
     with (tmp_path / "p.csv").open() as file:
         rows = list(csv.DictReader(file))
