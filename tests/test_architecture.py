@@ -11,6 +11,7 @@ import graphlib
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -111,7 +112,9 @@ def _module(name: str, source: str) -> Module:
     return Module(name, ast.parse(source))
 
 
+@cache
 def _program() -> list[Module]:
+    """Return all modules, parsed once for all tests; nobody changes them."""
     modules = []
     for folder, package in ((ROOT / "pcapdiag", "pcapdiag"), (ROOT / "rules", "pcapdiag.rules")):
         for path in sorted(folder.rglob("*.py")):
