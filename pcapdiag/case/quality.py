@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag import spool
+from pcapdiag import schema, spool
 from pcapdiag.decode_note import DecodeNote
 from pcapdiag.protocols import IpProto
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from pcapdiag.case.case import Case
     from pcapdiag.flows.vantage import VantageTables
+    from pcapdiag.spool import Table
 
 ROWS: Final = 5
 """Frames of a kind that are kept as examples."""
@@ -31,6 +34,11 @@ LARGEST_FRAME: Final = 9216
 """Largest MTU of Ethernet equipment in use; taken where no MSS tells a smaller one."""
 
 _PLACE: Final = ("ttl", "eth_src", "eth_dst", "vlan", "tunnel_depth")
+
+_TOLD: Final = (
+    *("caplen", "wire_len", "decode_note", "ip_len", "eth_src", "eth_dst", "time_ns", "ip_version"),
+)
+"""What kinds of packets are told by."""
 
 _HEADER_CUT: Final = int(DecodeNote.TRANSPORT_CUT | DecodeNote.IP_CUT | DecodeNote.LINK_CUT)
 
@@ -88,7 +96,7 @@ def of(case: Case, vantage: VantageTables) -> Quality:
     back, back_ns = _back(vantage)
     one_sided, flows = _one_sided(vantage)
     kinds = _kinds(
-        vantage.packets.lazy().with_row_index("row"),
+        _numbered(vantage.packets, *_TOLD),
         cut=pl.col("caplen") < pl.col("wire_len"),
         headers_cut=pl.col("decode_note") & _HEADER_CUT != 0,
         # On a loopback interface 65 kB is a packet.
@@ -118,22 +126,32 @@ def of(case: Case, vantage: VantageTables) -> Quality:
     )
 
 
-def _kinds(rows: pl.LazyFrame, **wanted: pl.Expr) -> dict[str, Kind]:
+def _numbered(packets: Table, *names: str) -> Iterator[pl.DataFrame]:
+    """Yield columns of the packets with their `row`, a file at a time."""
+    begin = 0
+    for frame in spool.frames(packets, *names):
+        yield frame.with_row_index("row", begin)
+        begin += len(frame)
+
+
+def _kinds(frames: Iterable[pl.DataFrame], **wanted: pl.Expr) -> dict[str, Kind]:
     """Return the kinds of rows by name, in one pass."""
-    found = rows.select(
-        [
-            column
-            for name, expr in wanted.items()
-            for column in (
-                expr.sum().alias(name),
-                pl.col("row").filter(expr).head(ROWS).implode().alias(f"{name}_rows"),
-            )
-        ]
-    ).collect()
-    return {
-        name: Kind(int(found.item(0, name) or 0), tuple(found.item(0, f"{name}_rows")))
-        for name in wanted
-    }
+    kinds = dict.fromkeys(wanted, Kind(0, ()))
+    for frame in frames:
+        found = frame.select(
+            [
+                column
+                for name, expr in wanted.items()
+                for column in (
+                    expr.sum().alias(name),
+                    pl.col("row").filter(expr).head(ROWS).implode().alias(f"{name}_rows"),
+                )
+            ]
+        )
+        for name, kind in kinds.items():
+            rows = (*kind.rows, *found.item(0, f"{name}_rows"))[:ROWS]
+            kinds[name] = Kind(kind.count + int(found.item(0, name) or 0), rows)
+    return kinds
 
 
 def _icmp_cut(vantage: VantageTables) -> Kind:
@@ -142,7 +160,7 @@ def _icmp_cut(vantage: VantageTables) -> Kind:
         return Kind(0, ())
     frames = spool.at(vantage.packets, unverifiable["row"], "caplen", "wire_len")
     cut = pl.col("caplen") < pl.col("wire_len")
-    return _kinds(unverifiable.hstack(frames).lazy(), cut=cut)["cut"]
+    return _kinds([unverifiable.hstack(frames)], cut=cut)["cut"]
 
 
 def _largest(vantage: VantageTables) -> int:
@@ -158,26 +176,27 @@ def _doubled(vantage: VantageTables) -> Kind:
     firsts = spool.at(packets, seconds.get_column("copy_of"), *_PLACE)
     both = seconds.hstack(firsts.rename({name: f"first_{name}" for name in _PLACE}))
     same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"first_{name}")) for name in _PLACE)
-    return _kinds(both.lazy(), same=same)["same"]
+    return _kinds([both], same=same)["same"]
 
 
 def _back(vantage: VantageTables) -> tuple[Kind, int]:
-    times = (
-        vantage.packets.lazy().with_row_index("row").select("row", "capture", "frame", "time_ns")
-    )
+    frames = _numbered(vantage.packets, "capture", "frame", "time_ns")
     if len(vantage.captures) > 1:  # one capture stays in file order, several are merged by time
-        times = times.sort("capture", "frame")
-    steps = (
-        times.filter(pl.col("time_ns").is_not_null())
-        .select(
-            "row",
-            (pl.col("capture") == pl.col("capture").shift(1)).alias("same"),
-            (pl.col("time_ns") - pl.col("time_ns").shift(1)).alias("step"),
+        frames = iter([pl.concat(frames).sort("capture", "frame")])
+    steps: list[pl.DataFrame] = []
+    last = schema.empty("packets").select("capture", "time_ns")
+    for frame in frames:
+        timed = pl.concat([last, frame.drop_nulls("time_ns")], how="diagonal")
+        last = timed.select("capture", "time_ns").tail(1)
+        steps.append(
+            timed.select(
+                "row",
+                (pl.col("capture") == pl.col("capture").shift(1)).alias("same"),
+                (pl.col("time_ns") - pl.col("time_ns").shift(1)).alias("step"),
+            ).filter(pl.col("same") & (pl.col("step") < -BACK_NS))
         )
-        .filter(pl.col("same") & (pl.col("step") < -BACK_NS))
-        .collect()
-    )
-    return Kind(steps.height, tuple(steps["row"].head(ROWS))), -int(steps["step"].sum())
+    back = pl.concat(steps)
+    return Kind(back.height, tuple(back["row"].head(ROWS))), -int(back["step"].sum())
 
 
 def _one_sided(vantage: VantageTables) -> tuple[Kind, int]:
