@@ -47,8 +47,16 @@ def join(decoded: Decoded, first_row: int = 0) -> pl.DataFrame:
         _vrrp(decoded.vrrp),
         _synchronised(decoded.ipvs_sync),
     ):
-        table = table.join(side, on="row", how="left", maintain_order="left")
+        table = _beside(table, side)
     return table.drop("row")
+
+
+def _beside(table: pl.DataFrame, side: pl.DataFrame) -> pl.DataFrame:
+    """Join a side table by row; one without rows, as most are, gives columns of nulls."""
+    if side.is_empty():
+        columns = side.drop("row").schema.items()
+        return table.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in columns)
+    return table.join(side, on="row", how="left", maintain_order="left")
 
 
 def joined(parts: Iterable[Decoded]) -> Iterator[pl.DataFrame]:
