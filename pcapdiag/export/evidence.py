@@ -166,17 +166,10 @@ def _read(
     notes: list[str],
 ) -> list[Exhibit]:
     """Return the cited frames of one capture and their context, in its order."""
-    own = (
-        vantage.packets.lazy()
-        .select("capture", "frame", "flow")
-        .with_row_index("row")
-        .filter(pl.col("capture") == capture)
-        .collect()
-    )
-    cited = own.filter(pl.col("frame").is_in(list(comments)))
+    cited = _rows(vantage, capture, pl.col("frame").is_in(list(comments)))
     rows = cited["row"].to_list()
     if context:
-        rows = sorted({*rows, *_context(vantage, own, cited)})
+        rows = sorted({*rows, *_context(vantage, capture, cited)})
     table = spool.at(vantage.packets, rows, "frame", "time_ns", "wire_len", "caplen")
     path = next(
         info.path
@@ -213,25 +206,45 @@ def _time(raw: RawFrame) -> int | None:
     return None if raw.time_ns == NO_TIME else raw.time_ns
 
 
-def _context(vantage: VantageTables, own: pl.DataFrame, cited: pl.DataFrame) -> set[int]:
-    """Return rows of the same capture near the cited ones: of their flow, or that they quote."""
+def _rows(vantage: VantageTables, capture: int, wanted: pl.Expr) -> pl.DataFrame:
+    """Return row, frame and flow of some packets of one capture."""
+    return (
+        vantage.packets.lazy()
+        .select("capture", "frame", "flow")
+        .with_row_index("row")
+        .filter((pl.col("capture") == capture) & wanted)
+        .select("row", "frame", "flow")
+        .collect(engine=spool.engine(vantage.packets))
+        .sort("row")
+    )
+
+
+def _context(vantage: VantageTables, capture: int, cited: pl.DataFrame) -> set[int]:
+    """Return rows of the capture near the cited ones: of their flow, or that they quote.
+
+    Where it is not in this capture, of those that stand beside them in the file.
+    """
     about = (
         vantage.icmp_errors.select("row", pl.col("flow").alias("quoted_flow"))
         .cast({"row": pl.UInt32})
         .join(cited.select("row"), on="row", how="semi")
     )
-    asked = cited.select("row", "flow").join(about, on="row", how="left")
-    asked = asked.select("row", pl.coalesce("flow", "quoted_flow").alias("flow"))
+    asked = cited.join(about, on="row", how="left")
+    asked = asked.select("row", "frame", pl.coalesce("flow", "quoted_flow").alias("flow"))
     flows = asked["flow"].drop_nulls().unique().to_list()
-    of_flows = own.filter(pl.col("flow").is_in(flows)).select("flow", "row")
+    of_flows = _rows(vantage, capture, pl.col("flow").is_in(flows))
     rows_of = {flow: part["row"].to_numpy() for (flow,), part in of_flows.group_by("flow")}
-    every = own["row"].to_numpy()
     near: set[int] = set()
-    for row, flow in asked.iter_rows():
-        rows, reach = (every, AROUND) if flow is None else (rows_of.get(flow, every), CONTEXT)
-        place = int(np.searchsorted(rows, row))
-        near.update(rows[max(0, place - reach) : place + reach + 1].tolist())
-    return near
+    beside: set[int] = set()
+    for row, frame, flow in asked.iter_rows():
+        rows = rows_of.get(flow)
+        if rows is None:
+            reach = AROUND if flow is None else CONTEXT
+            beside.update(range(max(1, frame - reach), frame + reach + 1))
+        else:
+            place = int(np.searchsorted(rows, row))
+            near.update(rows[max(0, place - CONTEXT) : place + CONTEXT + 1].tolist())
+    return near.union(_rows(vantage, capture, pl.col("frame").is_in(list(beside)))["row"])
 
 
 def _batch(frames: Sequence[RawFrame]) -> FrameBatch:
