@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-IN_MEMORY_ROWS: Final = 2_000_000
-"""Packets of all captures together that are held in memory: 0.3 GB of tables."""
+IN_MEMORY_ROWS: Final = 1_750_000
+"""Packets of all captures together that are held in memory: 0.25 GB of tables."""
 
 CHUNK_ROWS: Final = 1 << 19
 """Rows of a file: 75 MB, so that two of them in memory are nothing to speak of."""

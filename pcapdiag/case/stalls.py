@@ -208,13 +208,16 @@ def _without_other_errors(case: Case, suspects: pl.DataFrame) -> pl.DataFrame:
 
 def _with_path(suspects: pl.DataFrame, every: pl.DataFrame) -> pl.DataFrame:
     """Add what else is known of the same peer address: sizes it acknowledged, signs of life."""
-    peers = every.group_by("vantage", "sender", "peer_hi", "peer_lo").agg(
-        pl.col("wire_largest_acked").max().alias("path_delivered"),
-        pl.col("peer_last_ns").max().alias("peer_heard_ns"),
+    peer = ["vantage", "sender", "peer_hi", "peer_lo"]
+    peers = (
+        every.join(suspects, on=peer, how="semi")
+        .group_by(peer)
+        .agg(
+            pl.col("wire_largest_acked").max().alias("path_delivered"),
+            pl.col("peer_last_ns").max().alias("peer_heard_ns"),
+        )
     )
-    return suspects.join(
-        peers, on=["vantage", "sender", "peer_hi", "peer_lo"], how="left", maintain_order="left"
-    ).with_columns(
+    return suspects.join(peers, on=peer, how="left", maintain_order="left").with_columns(
         (pl.col("peer_heard_ns") > pl.col("stuck_first_ns") + RTO_MIN_NS)
         .fill_null(False)
         .alias("peer_alive")
@@ -252,7 +255,8 @@ def _from_quotes(case: Case, every: pl.DataFrame, seen: pl.DataFrame) -> pl.Data
     repeated = repeated.join(
         _acknowledged(case, every, repeated), on=["connection", "sender"], how="anti"
     )
-    about = every.unique(["connection", "sender"], keep="first", maintain_order=True).select(
+    concerned = every.join(repeated, on=["connection", "sender"], how="semi", maintain_order="left")
+    about = concerned.unique(["connection", "sender"], keep="first", maintain_order=True).select(
         "connection",
         "sender",
         "vantage",

@@ -69,7 +69,7 @@ def frame(case: Case) -> pl.DataFrame:
     rows = ptb.with_fate(case, messages).join(names, on="connection", how="left")
     rows = rows.join(_sights(case), on=["seen_vantage", "seen_row"], how="left")
     rows = rows.filter((pl.col("sight_ip_checksum") != "bad").fill_null(value=True))
-    rows = rows.join(_limits(case), on=["connection", "quoted_sender"], how="left")
+    rows = rows.join(_limits(case, rows), on=["connection", "quoted_sender"], how="left")
     rows = rows.join(_inside(case, rows), on="message", how="left")
     rows = rows.join(_tunnel_ends(case), on=["quoted_dst_hi", "quoted_dst_lo"], how="left")
     rows = rows.join(_behind_nat(case), on=["sight_src_hi", "sight_src_lo"], how="left")
@@ -153,14 +153,15 @@ def _sights(case: Case) -> pl.DataFrame:
     return pl.concat(parts)
 
 
-def _limits(case: Case) -> pl.DataFrame:
-    """Return per connection and sender the largest IP length that its peer's MSS allows.
+def _limits(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
+    """Return per connection of `rows` and sender the largest IP length that its peer's MSS allows.
 
     On the way an MSS is only ever lowered, so what the sender was told is at most this.
     """
     headers = pl.col("ip_version").replace_strict(TCP_IP_HEADERS, default=60, return_dtype=pl.Int64)
     return (
         case.tcp_sides.filter(pl.col("peer_mss").is_not_null())
+        .join(rows, on="connection", how="semi")
         .group_by("connection", pl.col("sender").cast(pl.Enum(["client", "realserver"])))
         .agg((pl.col("peer_mss").cast(pl.Int64) + headers).min().alias("sender_limit"))
         .rename({"sender": "quoted_sender"})
