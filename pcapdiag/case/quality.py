@@ -201,7 +201,8 @@ def _back(vantage: VantageTables) -> tuple[Kind, int]:
 
 def _one_sided(vantage: VantageTables) -> tuple[Kind, int]:
     enough = pl.col("orig_packets") + pl.col("resp_packets") >= MIN_PACKETS
-    flows = vantage.flows.filter(pl.col("ip_proto") == int(IpProto.TCP), enough)
+    told = ("ip_proto", "first_row", "orig_packets", "resp_packets", "orig_sent", "orig_syn")
+    flows = vantage.flows.select(told).filter(pl.col("ip_proto") == int(IpProto.TCP), enough)
     # A SYN that is repeated has no answer; what goes on after it does, somewhere.
     went_on = (pl.col("orig_sent") > 1) | ~pl.col("orig_syn")
     silent = flows.filter((pl.col("orig_packets") == 0) | ((pl.col("resp_packets") == 0) & went_on))

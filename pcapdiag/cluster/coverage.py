@@ -189,11 +189,12 @@ class Coverage:
         SYN, as they only do when answered, and no answer is in any of the captures.
         """
         opened = pl.col("orig_syn") & ~pl.col("orig_rst") & (pl.col("orig_sent") > 1)
-        flows = self.vantages[vantage].flows.filter(pl.col("ip_proto") == int(IpProto.TCP))
-        answered, in_spite = flows.select(
+        flows = self.vantages[vantage].flows.lazy().filter(pl.col("ip_proto") == int(IpProto.TCP))
+        answers = flows.select(
             (pl.col("resp_packets") > 0).any().alias("answered"),
             (opened & (pl.col("resp_packets") == 0)).sum().alias("in_spite"),
-        ).row(0)
+        )
+        answered, in_spite = answers.collect().row(0)
         name = self.vantages[vantage].name
         if answered or not in_spite:
             return Visibility(True, f"nothing says that {name} leaves answers out")

@@ -97,10 +97,11 @@ def _of_vantage(
     vantage: VantageTables, index: int, legs: pl.DataFrame, clocks: Clocks
 ) -> pl.DataFrame:
     """Return the legs at one vantage with what client and server did there."""
-    flows = vantage.flows.join(legs.filter(pl.col("vantage") == index), on="flow")
+    flows = vantage.flows.lazy().join(legs.lazy().filter(pl.col("vantage") == index), on="flow")
     mine = pl.col("client_is_orig")
     # A client that acknowledged a SYN-ACK which this vantage cannot see (LVS-DR) was answered.
-    quiet = flows.filter(mine & pl.col("orig_syn") & (pl.col("resp_packets") == 0)).select("flow")
+    unanswered = mine & pl.col("orig_syn") & (pl.col("resp_packets") == 0)
+    quiet = flows.filter(unanswered).select("flow").collect()
     confirmed = pl.DataFrame(schema={"flow": pl.UInt32, "confirmed": pl.Boolean})
     if quiet.height:
         confirmed = (
@@ -110,20 +111,24 @@ def _of_vantage(
             .unique()
             .collect()
         )
-    return flows.join(confirmed, on="flow", how="left").select(
-        "connection",
-        "ip_proto",
-        pl.col("confirmed").fill_null(False),
-        "idle_ns",
-        clocks.common_time(index, "idle_end_ns").alias("idle_end_ns"),
-        *(
-            pl.when(mine == (side == "client"))
-            .then(f"orig_{name}")
-            .otherwise(f"resp_{name}")
-            .alias(f"{side}_{name}")
-            for side in ("client", "server")
-            for name in _SIDES
-        ),
+    return (
+        flows.join(confirmed.lazy(), on="flow", how="left")
+        .select(
+            "connection",
+            "ip_proto",
+            pl.col("confirmed").fill_null(False),
+            "idle_ns",
+            clocks.common_time(index, "idle_end_ns").alias("idle_end_ns"),
+            *(
+                pl.when(mine == (side == "client"))
+                .then(f"orig_{name}")
+                .otherwise(f"resp_{name}")
+                .alias(f"{side}_{name}")
+                for side in ("client", "server")
+                for name in _SIDES
+            ),
+        )
+        .collect()
     )
 
 
@@ -142,7 +147,9 @@ def bridged(vantages: Sequence[VantageTables], legs: pl.DataFrame, clocks: Clock
     one flow.
     """
     parts = [
-        vantage.flows.join(legs.filter(pl.col("vantage") == index), on="flow").select(
+        vantage.flows.select("flow", "first_ns", "last_ns", "idle_ns", "idle_end_ns", "closed_by")
+        .join(legs.filter(pl.col("vantage") == index), on="flow")
+        .select(
             "connection",
             "vantage",
             "flow",
