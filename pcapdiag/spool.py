@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 IN_MEMORY_ROWS: Final = 1_750_000
 """Packets of all captures together that are held in memory: 0.25 GB of tables."""
 
-CHUNK_ROWS: Final = 1 << 19
+CHUNK_ROWS: Final = 1 << 18
 """Rows of a file: 75 MB, so that two of them in memory are nothing to speak of."""
 
 
