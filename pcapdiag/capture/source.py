@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from typing import TYPE_CHECKING, Final, Protocol
@@ -65,7 +66,7 @@ class FileSource:
         return self._status.st_mtime_ns if stat.S_ISREG(self._status.st_mode) else None
 
     def change(self) -> str | None:
-        """Return how size or mtime differ from when it was opened; None where they do not."""
+        """Return what became of it since it was opened; None where it is as it was."""
         if self.size is None:
             return None
         now = os.fstat(self._fd)
@@ -73,6 +74,9 @@ class FileSource:
             return f"its size went from {self._status.st_size} to {now.st_size} bytes"
         if now.st_mtime_ns != self._status.st_mtime_ns:
             return "it was written to"
+        with contextlib.suppress(OSError):  # removed: what was read is all there was
+            if self._owned and not os.path.samestat(now, os.stat(self.path)):  # noqa: PTH116
+                return "another file has taken its place"
         return None
 
     def close(self) -> None:

@@ -13,11 +13,12 @@ import numpy as np
 import polars as pl
 
 from pcapdiag import spool
+from pcapdiag.capture.frames import NO_TIME
 from pcapdiag.capture.reader import open_again
 from pcapdiag.case import fragments
 from pcapdiag.case.sides import TCP_IP_HEADERS
 from pcapdiag.decode import verify
-from pcapdiag.errors import CaptureError
+from pcapdiag.errors import CaptureError, UnreadableCapture
 from pcapdiag.protocols import IpProto, TcpFlag
 from pcapdiag.schema import VERDICTS
 
@@ -108,7 +109,7 @@ def frame(case: Case) -> pl.DataFrame:
 
 
 def _wanted(vantage: VantageTables) -> pl.DataFrame:
-    """Return row, capture and frame of the packets to verify, in file order."""
+    """Return row, capture, frame and time_ns of the packets to verify, in file order."""
     packets = vantage.packets.lazy().with_row_index("row")
     ported = pl.col("ip_proto").is_in([int(IpProto.TCP), int(IpProto.UDP)])
     whole = pl.col("caplen") >= pl.col("wire_len")
@@ -125,7 +126,7 @@ def _wanted(vantage: VantageTables) -> pl.DataFrame:
             .join(troubled.lazy().select("flow"), on="flow", how="semi", maintain_order="left")
             .head(MAX_VERIFIED)
         )
-    return rows.select("row", "capture", "frame").collect()
+    return rows.select("row", "capture", "frame", "time_ns").collect()
 
 
 def _empty() -> pl.DataFrame:
@@ -141,15 +142,22 @@ def _empty() -> pl.DataFrame:
 
 
 def _read(info: CaptureInfo, wanted: pl.DataFrame) -> pl.DataFrame:
-    """Return the verdicts of the wanted frames of one capture; stops behind the last of them."""
+    """Return the verdicts of the wanted frames of one capture; stops behind the last of them.
+
+    Raises UnreadableCapture where these are no longer the frames that were analysed.
+    """
     ordered = wanted.sort("frame")
     frames, rows = ordered["frame"].to_numpy(), ordered["row"].to_numpy()
+    times = ordered["time_ns"].fill_null(NO_TIME).to_numpy()
     parts = [_empty()]
     with open_again(info.path) as reader:
         for batch in reader:
             first, last = int(batch.frame[0]), int(batch.frame[-1])
             here = slice(*np.searchsorted(frames, [first, last + 1]))
             if here.stop > here.start:
+                at = frames[here].astype(np.int64) - first
+                if (batch.time_ns[at] != times[here]).any():
+                    raise UnreadableCapture(info.path, "is no longer what was analysed")
                 parts.append(_verdicts(batch, frames[here], rows[here]))
             if last >= frames[-1]:
                 break

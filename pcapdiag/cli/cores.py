@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 import signal
 from pathlib import Path
@@ -130,15 +131,22 @@ def _cluster(address: str) -> Iterator[Executor]:
         distributed: Any = importlib.import_module("distributed")
     except ImportError as error:
         raise UsageError("--scheduler needs Dask: pip install 'pcapdiag[cluster]'") from error
+    logging.disable(logging.CRITICAL)  # what goes wrong there is told of each capture it costs
     try:
-        client = distributed.Client(address, timeout=ANSWER_S, set_as_default=False)
+        with _client(distributed, address) as client:
+            if not client.scheduler_info()["workers"]:
+                raise UsageError(f"--scheduler {address}: it has no workers; start some")
+            yield client.get_executor()
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _client(distributed: Any, address: str) -> Any:
+    try:
+        return distributed.Client(address, timeout=ANSWER_S, set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise UsageError(
             f"--scheduler {address}: no Dask scheduler answers there ({reason}); check the "
             "address, or leave it out to work here"
         ) from error
-    with client:
-        if not client.scheduler_info()["workers"]:
-            raise UsageError(f"--scheduler {address}: it has no workers; start some")
-        yield client.get_executor()

@@ -165,6 +165,21 @@ def test_a_change_while_reading_is_a_note(tmp_path):
     assert any("changed while it was read: it was written to" in note for note in reader.info.notes)
 
 
+def test_a_replacement_while_reading_is_a_note(tmp_path):
+    """What was opened is read to its end, and told to be no longer what stands there."""
+    path = tmp_path / "x.pcap"
+    path.write_bytes(_pcap())
+    (tmp_path / "y.pcap").write_bytes(_pcap())
+    with open_capture(str(path)) as reader:
+        for _ in reader:
+            (tmp_path / "y.pcap").replace(path)
+    assert "another file has taken its place" in reader.info.notes[-1]
+    with open_capture(str(path)) as reader:
+        for _ in reader:
+            path.unlink()
+    assert reader.info.notes == ()
+
+
 def test_a_failing_disk_is_a_note(tmp_path, monkeypatch):
     """What was read before the failure stays."""
     path = tmp_path / "x.pcap"

@@ -183,6 +183,16 @@ def test_captures_that_cannot_be_read_again_are_not_examined(tmp_path):
     assert "cannot be read a second time" in not_examined[0].reason
 
 
+def test_a_capture_that_was_replaced_is_not_examined(tmp_path):
+    """Another file in its place, as in a ring, proves nothing of the one that was analysed."""
+    made = written(tmp_path, "rs1", HEALTHY + syns(5), frames=())
+    case = load(made)
+    written(tmp_path, "rs1", "\n".join([HEALTHY, syns(5)]).replace("0.", "1."))
+    findings, clean, not_examined = judge(case)
+    assert (findings, clean) == ([], [])
+    assert "cannot be read a second time" in not_examined[0].reason
+
+
 def test_right_checksums_are_clean_and_cut_frames_not_examined(tmp_path):
     """Clean counts what was verified; cut frames cannot be."""
     _, clean, _ = judge(load(written(tmp_path, "rs1", HEALTHY)))
