@@ -34,9 +34,6 @@ DECAY: Final = "dirty_decay_ms:500,muzzy_decay_ms:0"
 """How long freed memory is kept for the next query, and that it then is given back at once: by
 default ten seconds, in which an analysis frees and takes several hundred MB."""
 
-LINEAR_ALGEBRA: Final = "OPENBLAS_NUM_THREADS"
-"""Of numpy, which starts these threads when it is imported; nothing here asks anything of them."""
-
 SMALL_BYTES: Final = 64 << 20
 """Captures of so many bytes together are analysed on one core and by polars' in-memory engine:
 waking other cores for tables of some thousand rows costs several times the work itself, and so does
@@ -57,7 +54,6 @@ def bound(inputs: Iterable[VantageInput], jobs: int | None = None) -> None:
     what the allocator is told: not to hoard.
     """
     os.environ.setdefault(ALLOCATOR, DECAY)
-    os.environ.setdefault(LINEAR_ALGEBRA, "1")
     small = _small(inputs)
     if small:
         os.environ.setdefault(ENGINE, "in-memory")

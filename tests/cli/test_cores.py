@@ -19,7 +19,7 @@ DIRECTOR = Path(__file__).parents[2] / "samples" / "pmtud-blackhole-dr" / "direc
 @pytest.fixture
 def unset(monkeypatch):
     """Take threads and engine out of the environment, and put them back afterwards."""
-    for name in (cores.VARIABLE, cores.ENGINE, cores.LINEAR_ALGEBRA):
+    for name in (cores.VARIABLE, cores.ENGINE):
         monkeypatch.setenv(name, "0")  # so that it is restored whatever the test does
         monkeypatch.delenv(name)
 
@@ -48,7 +48,6 @@ def test_unknown_sizes_take_all_cores(path):
     """What comes through a pipe may be large, and a missing file decides nothing."""
     cores.bound(_inputs(path))
     assert {cores.VARIABLE, cores.ENGINE}.isdisjoint(os.environ)
-    assert os.environ[cores.LINEAR_ALGEBRA] == "1"
 
 
 def test_users_number_stands(monkeypatch):
