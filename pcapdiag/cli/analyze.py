@@ -132,7 +132,7 @@ Exit codes:
        --fail-on-not-examined
   2    wrong usage, or an output that cannot be written
   3    an input that cannot be read (the others are analysed and reported)
-  130  interrupted
+  130  interrupted (143: terminated)
 Where several apply: 2 before 3 before 1.
 """,
 )
