@@ -7,8 +7,10 @@
 
 Every process runs alone, start-up and output included; tools take turns, and the median of the
 runs counts. Tools too slow for the whole file get its first packets; their rate is over those, and
-the table says so. Peak memory is the largest resident set of any process of the tool (wait4).
-This process imports nothing big: what it holds counts as a child's memory until the child's exec.
+the table says so. "start" (the import of numpy and polars) and "cat" (the file's bytes, read once)
+are what no program like this one can go below. Peak memory is the largest resident set of any
+process of the tool (wait4). This process imports nothing big: what it holds counts as a child's
+memory until the child's exec.
 """
 
 from __future__ import annotations
@@ -32,10 +34,10 @@ HERE: Final = Path(__file__).resolve().parent
 DECODE: Final = """
 import sys
 from pcapdiag.capture.reader import open_capture
-from pcapdiag.decode.packets import decode_batch
+from pcapdiag.decode.packets import decode_parts
 with open_capture(sys.argv[1]) as reader:
-    for batch in reader:
-        decode_batch(batch, 0)
+    for part in decode_parts(reader, 0):
+        pass
 """
 READ: Final = """
 import sys
@@ -92,6 +94,8 @@ def _tools(folder: Path, slice_packets: int, pyshark_packets: int) -> list[Tool]
         Tool("analyze", [program, "analyze", "--quiet", "--html", report, "F"]),
         Tool("decode", [python, "-c", DECODE, "F"], "pcapdiag"),
         Tool("read", [python, "-c", READ, "F"], "pcapdiag"),
+        Tool("start", [python, "-c", "import numpy, polars"], "polars"),
+        Tool("cat", ["cat", "F"]),
         Tool("tcpdump", ["tcpdump", "-r", "F", "-w", "/dev/null", "icmp"]),
         Tool("tcptrace", ["tcptrace", "-n", "F"]),
         Tool("tshark", [*_TSHARK, "icmp || tcp.analysis.flags"], limit=slice_packets),
