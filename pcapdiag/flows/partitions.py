@@ -40,32 +40,29 @@ COLUMNS: Final = (
 )
 """What flows are made of."""
 
+_TOLD_BY: Final = (
+    *("src_hi", "src_lo", "src_port", "dst_hi", "dst_lo", "dst_port"),
+    *("ip_proto", "ip_id"),
+)
+"""What a packet's part depends on."""
+
 
 class Partitions(NamedTuple):
-    """The packets that are IP, in one file for each chunk of the table, ordered by bucket."""
+    """The packets that are IP, in one file for each chunk of the table, ordered by part and row."""
 
     paths: tuple[str, ...]
     starts: tuple[Rows, ...]
-    """Per file: where each bucket begins in it, and the end of the last."""
+    """Per file: where each part begins in it, and the end of the last."""
 
     def parts(self) -> Iterator[pl.DataFrame]:
         """Yield the parts: COLUMNS, and `row`, ascending."""
-        sizes = np.sum([np.diff(starts) for starts in self.starts], axis=0)
-        first = 0
-        while first < _BUCKETS:
-            last = first + 1
-            while last < _BUCKETS and sizes[first : last + 1].sum() <= PART_ROWS:
-                last += 1
-            pieces = [
+        for part in range(len(self.starts[0]) - 1):
+            yield pl.concat(
                 pl.scan_ipc(path)
-                .slice(int(starts[first]), int(starts[last] - starts[first]))
+                .slice(int(starts[part]), int(starts[part + 1] - starts[part]))
                 .collect()
                 for path, starts in zip(self.paths, self.starts, strict=True)
-            ]
-            first = last
-            part = pl.concat(pieces).sort("row")
-            if len(part):
-                yield part
+            )
 
     def discard(self) -> None:
         """Remove the files."""
@@ -73,18 +70,38 @@ class Partitions(NamedTuple):
 
 
 def split(packets: Spooled) -> Partitions:
-    """Write the packets ordered by bucket, chunk by chunk. Raises SpoolError."""
+    """Write the packets ordered by part, chunk by chunk. Raises SpoolError."""
+    buckets = [_bucket(Columns(chunk)) for chunk in packets.chunks(*_TOLD_BY)]
+    sizes = np.sum([np.bincount(each, minlength=_BUCKETS + 1) for each in buckets], axis=0)
+    part_of = _parts_of(sizes[:_BUCKETS])
+    count = int(part_of[_BUCKETS])
     paths, starts = [], []
     begin = 0
-    for chunk in packets.chunks(*COLUMNS):
-        bucket = _bucket(Columns(chunk))
-        order = np.argsort(bucket, kind="stable")
-        starts.append(np.searchsorted(bucket[order], np.arange(_BUCKETS + 1)))
+    for bucket, chunk in zip(buckets, packets.chunks(*COLUMNS), strict=True):
+        part = part_of[bucket]
+        order = np.argsort(part, kind="stable")
+        starts.append(np.searchsorted(part[order], np.arange(count + 1)))
         order = order[: starts[-1][-1]]
         rows = pl.Series("row", (order + begin).astype(np.uint32))
         paths.append(spool.written(chunk[order].with_columns(rows), packets.folder))
         begin += len(chunk)
     return Partitions(tuple(paths), tuple(starts))
+
+
+def _parts_of(sizes: Rows) -> NDArray[np.uint16]:
+    """Return the part of each bucket, and of what is in none: the number of parts.
+
+    Neighbours are taken together up to PART_ROWS; buckets without packets are in none.
+    """
+    part_of = np.zeros(_BUCKETS + 1, np.uint16)
+    part, held = -1, PART_ROWS
+    for bucket, size in enumerate(sizes.tolist()):
+        if size and held + size > PART_ROWS:
+            part, held = part + 1, 0
+        held += size
+        part_of[bucket] = max(part, 0)
+    part_of[_BUCKETS] = part + 1
+    return part_of
 
 
 def _bucket(packets: Columns) -> NDArray[np.uint16]:
