@@ -3,7 +3,7 @@
     python tests/benchmarks/run.py                      a generated capture of 1.5 million packets
     python tests/benchmarks/run.py FILE --runs 5        another one
     python tests/benchmarks/run.py --only analyze,tcpdump --packets 15000000 --snaplen 96
-    python tests/benchmarks/run.py --scaling 100000,1000000,5000000     time and memory by size
+    python tests/benchmarks/run.py --scaling 100000,1000000,syn-flood,icmp-storm    time and memory
 
 Every process runs alone, start-up and output included; tools take turns, and the median of the
 runs counts. Tools too slow for the whole file get its first packets; their rate is over those, and
@@ -193,23 +193,31 @@ def _table(tools: list[Tool], file: Path, packets: int) -> str:
     return "\n".join(lines)
 
 
-def _scaling(sizes: list[int], snaplen: int, runs: int) -> str:
-    """Return a table of what `analyze` takes for generated captures of growing size."""
+FLOODS: Final = {
+    "syn-flood": (2_000_000, ("--packets=500000", "--syn-flood=500000")),
+    "icmp-storm": (5_500_000, ("--packets=500000", "--icmp-storm=5000000")),
+}
+"""Name: packets in all, and what generate.py is told."""
+
+
+def _scaling(sizes: list[str], snaplen: int, runs: int) -> str:
+    """Return a table of what `analyze` takes for generated captures of growing size, and FLOODS."""
     lines = [
         f"{_machine()}; medians of {runs}, snaplen {snaplen}",
         "",
         "| packets | file MB | median s | min-max s | packets/s | peak MB |",
         "|---:|---:|---:|---:|---:|---:|",
     ]
-    for size in sizes:
+    for wanted in sizes:
+        size, made = FLOODS.get(wanted) or (int(wanted), (f"--packets={wanted}",))
         with tempfile.TemporaryDirectory(prefix="pcapdiag-benchmark-") as name:
-            file = _generated(Path(name), size, snaplen)
+            file = _generated(Path(name), made, snaplen)
             tool = _tools(Path(name), 0, 0)[0]
             tool.packets = size
             for _ in range(runs):
                 _measure(tool, file)
             cells = (
-                f"{size:,}",
+                f"{size:,}" + (f" ({wanted})" if wanted in FLOODS else ""),
                 f"{file.stat().st_size / 1e6:,.0f}",
                 f"{statistics.median(tool.seconds):.2f}",
                 f"{min(tool.seconds):.2f}-{max(tool.seconds):.2f}",
@@ -221,10 +229,10 @@ def _scaling(sizes: list[int], snaplen: int, runs: int) -> str:
     return "\n".join(lines)
 
 
-def _generated(folder: Path, packets: int, snaplen: int) -> Path:
+def _generated(folder: Path, made: tuple[str, ...], snaplen: int) -> Path:
     file = folder / "rs1.pcap"
-    size = [f"--packets={packets}", f"--snaplen={snaplen}"]
-    maker = [sys.executable, str(HERE / "generate.py"), *size, "-o", str(file)]
+    options = (*made, f"--snaplen={snaplen}", "-o", str(file))
+    maker = [sys.executable, str(HERE / "generate.py"), *options]
     subprocess.run(maker, check=True, stdout=subprocess.DEVNULL)
     return file
 
@@ -239,14 +247,18 @@ def main() -> None:
     parser.add_argument("--slice", type=int, default=100_000, help="packets for tshark and scapy")
     parser.add_argument("--pyshark-slice", type=int, default=2_000)
     parser.add_argument("--only", default="", help="tools, with commas between")
-    parser.add_argument("--scaling", default="", help="numbers of packets, with commas between")
+    parser.add_argument(
+        "--scaling",
+        default="",
+        help=f"numbers of packets, or {' or '.join(FLOODS)}, with commas between",
+    )
     asked = parser.parse_args()
     if asked.scaling:
-        print(_scaling([int(size) for size in asked.scaling.split(",")], asked.snaplen, asked.runs))
+        print(_scaling(asked.scaling.split(","), asked.snaplen, asked.runs))
         return
     with tempfile.TemporaryDirectory(prefix="pcapdiag-benchmark-") as name:
         folder = Path(name)
-        file = asked.file or _generated(folder, asked.packets, asked.snaplen)
+        file = asked.file or _generated(folder, (f"--packets={asked.packets}",), asked.snaplen)
         packets = _count(file)
         wanted = set(filter(None, asked.only.split(",")))
         tools = _tools(folder, asked.slice, asked.pyshark_slice)
