@@ -30,7 +30,7 @@ ENGINE: Final = "POLARS_ENGINE_AFFINITY"
 ALLOCATOR: Final = "_RJEM_MALLOC_CONF"
 """What polars' allocator, jemalloc, is told by; where polars has another, nothing reads it."""
 
-DECAY: Final = "dirty_decay_ms:500,muzzy_decay_ms:0"
+DECAY: Final = "dirty_decay_ms:50,muzzy_decay_ms:0"
 """How long freed memory is kept for the next query, and that it then is given back at once: by
 default ten seconds, in which an analysis frees and takes several hundred MB."""
 
