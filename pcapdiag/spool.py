@@ -32,8 +32,7 @@ IN_MEMORY_ROWS: Final = 1_750_000
 """Packets of all captures together that are held in memory: 0.25 GB of tables."""
 
 CHUNK_ROWS: Final = 1 << 18
-"""Rows of a file: 75 MB, so that two of them in memory are nothing to speak of."""
-
+"""Rows of a file: 37 MB, so that two of them in memory are nothing to speak of."""
 
 BATCH_ROWS: Final = 1 << 14
 """Rows of a record batch of a file: a slice holds the batches it touches, whole."""
