@@ -56,10 +56,14 @@ LONG_S = 60
 
 @pytest.fixture(autouse=True)
 def heard():
-    """Let Control-C reach what a test starts, though the tests run in the background of a shell."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let signals reach what a test starts, though the tests may run in the background."""
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
+        **{number: signal.signal(number, signal.SIG_DFL) for number in program.ENDING},
+    }
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
