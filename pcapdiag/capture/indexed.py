@@ -26,6 +26,9 @@ LAYOUT: Final = 1
 """Of archive and manifest; the tables carry their own columns."""
 
 _MAGIC: Final = b"PK\x03\x04"
+_FIRST: Final = b"0/packets.parquet"
+"""Name of an index's first member, at _NAME_AT: a copy that is cut short has no list of members."""
+_NAME_AT: Final = 30
 _MAX_MANIFEST_BYTES: Final = 16 << 20
 """Ten thousand captures with all their notes take less."""
 
@@ -57,8 +60,11 @@ def is_index(path: str) -> bool:
         return False
     try:
         with Path(path).open("rb") as file:
-            if file.read(len(_MAGIC)) != _MAGIC:
+            head = file.read(_NAME_AT + len(_FIRST))
+            if not head.startswith(_MAGIC):
                 return False
+            if head[_NAME_AT:] == _FIRST:
+                return True
             return MANIFEST in zipfile.ZipFile(file).namelist()
     except (OSError, ValueError, zipfile.BadZipFile):
         return False

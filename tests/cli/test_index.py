@@ -119,6 +119,20 @@ def test_damaged_index_is_one_line(run, place, monkeypatch, damage, rows):
     assert "pcapdiag index" in ended.errors[0]
 
 
+@pytest.mark.parametrize("kept", [60, 3_000])
+def test_index_that_is_cut_short_is_named_as_one(run, place, kept):
+    """A copy that was not complete is no archive to unpack: it has to be made, or copied, anew."""
+    run("index", "director.pcap", "-o", "x.pcapidx")
+    whole = (place / "x.pcapidx").read_bytes()
+    assert len(whole) > kept
+    (place / "x.pcapidx").write_bytes(whole[:kept])
+    ended = run("analyze", "x.pcapidx", "--no-html")
+    assert ended.code == 3
+    assert len(ended.errors) == 1
+    assert "damaged index" in ended.errors[0]
+    assert "pcapdiag index" in ended.errors[0]
+
+
 def test_index_of_another_version_is_refused_and_the_others_analysed(run, place):
     """An archive laid out otherwise is named as such, with the remedy."""
     run("index", "rs1.pcap", "-o", "x.pcapidx")
