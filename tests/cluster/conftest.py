@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -17,7 +16,7 @@ import pytest
 from pcapdiag import schema
 from pcapdiag.addresses import pack_ip, pack_mac
 from pcapdiag.capture.frames import CaptureInfo, Interface
-from pcapdiag.cluster import clock, connections, contract, coverage, crossings, topology
+from pcapdiag.case import Case
 from pcapdiag.decode.packets import Decoded
 from pcapdiag.flows import vantage
 
@@ -532,44 +531,8 @@ def mac() -> dict[str, int]:
     return MACS
 
 
-@dataclass
-class Analysis:
+class Analysis(Case):
     """All that the cluster floor says of some vantages, each part made when first asked for."""
-
-    vantages: list[vantage.VantageTables]
-    site: Site | None = None
-
-    @cached_property
-    def topology(self) -> topology.Topology:
-        """Return roles, hosts and services."""
-        return topology.infer(self.vantages, self.site)
-
-    @cached_property
-    def clocks(self) -> clock.Clocks:
-        """Return what to add to each vantage's times."""
-        return clock.align(self.vantages, self.topology)
-
-    @cached_property
-    def connections(self) -> connections.Connections:
-        """Return client connections."""
-        return connections.join(self.vantages, self.topology, self.clocks)
-
-    @cached_property
-    def errors(self) -> crossings.ErrorCrossings:
-        """Return each ICMP error with its sights."""
-        return crossings.errors(self.vantages, self.topology, self.connections, self.clocks)
-
-    @cached_property
-    def coverage(self) -> coverage.Coverage:
-        """Return what each vantage could have seen."""
-        return coverage.Coverage(self.vantages, self.topology, self.clocks)
-
-    @cached_property
-    def contract(self) -> pl.DataFrame:
-        """Return what directors did with errors."""
-        return contract.judge(
-            self.vantages, self.topology, self.connections, self.errors, self.coverage
-        )
 
     def verdicts(self) -> list[tuple[str, str]]:
         """Return (verdict, reason) of each judged message, in order."""
@@ -594,7 +557,7 @@ def analyse() -> Callable[..., Analysis]:
     """Return the function that takes vantages and answers with an Analysis."""
 
     def analysed(vantages: list[vantage.VantageTables], site: Site | None = None) -> Analysis:
-        found = Analysis(vantages, site)
+        found = Analysis(tuple(vantages), site)
         assert found.contract is not None  # it rests on all the rest, so that all was made
         return found
 

@@ -79,7 +79,7 @@ def tables(name: str) -> tuple[vantage.VantageTables, ...]:
 def analysed(analysis, name: str, kept: tuple[int, ...], labels: bool):
     """Return the analysis of some vantages, renamed where labels are to be gone."""
     return analysis(
-        [
+        tuple(
             replace(
                 tables(name)[number],
                 index=index,
@@ -87,7 +87,7 @@ def analysed(analysis, name: str, kept: tuple[int, ...], labels: bool):
                 role_given=tables(name)[number].role_given if labels else None,
             )
             for index, number in enumerate(kept)
-        ]
+        )
     )
 
 
