@@ -6,12 +6,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from scapy.config import conf
+from scapy.layers.inet import IP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import ARP, Ether
 
 from pcapdiag.capture.frames import FrameBatch
 from pcapdiag.decode.packets import Decoded, decode_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 GARBAGE = b"\xa5" * 80
 """Lies between frames: a decoder that reads beyond one gets values that no test expects."""
@@ -46,6 +50,16 @@ def make_batch(
         direction=np.full(count, direction, dtype=np.uint8),
         note=np.full(count, note, dtype=np.uint32),
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nobody_is_asked() -> Iterator[None]:
+    """Address frames that name no MAC to all: scapy would ask the network, and wait for answers."""
+    asking = dict(conf.neighbor.resolvers)
+    for network in (IP, IPv6, ARP):
+        conf.neighbor.register_l3(Ether, network, lambda _link, _network: "ff:ff:ff:ff:ff:ff")
+    yield
+    conf.neighbor.resolvers.update(asking)
 
 
 @pytest.fixture(scope="session")
