@@ -475,12 +475,12 @@ def _tcp(out: Expected, layer: Layer) -> None:
     values["packets.tcp_window"] = layer.number("tcp.window_size_value")
     values["packets.tcp_mss"] = layer.number("tcp.options.mss_val")
     values["packets.tcp_wscale"] = layer.number("tcp.options.wscale.shift")
-    permitted = any(name.startswith("tcp.options.sack_perm") for name in layer.fields)
+    permitted = bool(layer.every("tcp.options.sack_perm"))
     values["packets.tcp_sack_permitted"] = permitted
     values["packets.tcp_tsval"] = layer.number("tcp.options.timestamp.tsval")
     values["packets.tcp_tsecr"] = layer.number("tcp.options.timestamp.tsecr")
     for side in ("left", "right"):
-        edges = layer.fields.get(f"tcp.options.sack_{side[0]}e", [])
+        edges = layer.every(f"tcp.options.sack_{side[0]}e")
         values[f"sacks.{side}"] = tuple(int(edge, 0) for edge in edges) or None
 
 
@@ -576,7 +576,7 @@ def _neighbour(out: Expected, layer: Layer, network: Layer) -> None:
 
 
 def _vrrp(out: Expected, layer: Layer) -> None:
-    found = [*layer.fields.get("vrrp.ip_addr", []), *layer.fields.get("vrrp.ipv6_addr", [])]
+    found = [*layer.every("vrrp.ip_addr"), *layer.every("vrrp.ipv6_addr")]
     if not found or layer.number("vrrp.type") != 1:
         return
     values = out.values

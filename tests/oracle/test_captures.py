@@ -39,8 +39,8 @@ CAPTURES: Final = [
 ]
 """Of the lab's samples by default the director's: the other hosts saw the same packets."""
 
-TOGETHER: Final = 8
-"""Captures of samples that one tshark dissects: some thousand frames, 50 MB of PDML."""
+TOGETHER: Final = 16
+"""Captures of samples that one tshark dissects: some thousand frames, 100 MB of PDML."""
 
 SNAPLENS: Final = (20, 38, 50, 60, 74, 96)
 """Cuts in the link header, the IP header, TCP and ICMP headers, options and quotes."""
@@ -72,14 +72,16 @@ def _known(file: str, column: str) -> str | None:
 OF_SAMPLES: Final = [
     path for path in CAPTURES if path.is_relative_to(SAMPLES) and ".pcap" in path.suffixes
 ]
+GROUPS: Final = {path: number // TOGETHER for number, path in enumerate(OF_SAMPLES)}
+"""Of the captures of samples, which are dissected together."""
 
 
 def _captures() -> Iterator[object]:
     """Yield the captures; one worker compares those of samples that are dissected together."""
     for path in CAPTURES:
         name = str(Path(*path.parts[-2:]))
-        group = OF_SAMPLES.index(path) // TOGETHER if path in OF_SAMPLES else name
-        yield pytest.param(path, id=name, marks=pytest.mark.xdist_group(f"tshark-{group}"))
+        mark = pytest.mark.xdist_group(f"tshark-{GROUPS.get(path, name)}")
+        yield pytest.param(path, id=name, marks=mark)
 
 
 @lru_cache(maxsize=1)
@@ -88,9 +90,9 @@ def _together(group: int) -> dict[Path, bytes]:
 
 
 def _dissected(capture: Path) -> bytes | None:
-    if capture not in OF_SAMPLES:
+    if capture not in GROUPS:
         return tshark.dissect(capture)
-    return _together(OF_SAMPLES.index(capture) // TOGETHER)[capture]
+    return _together(GROUPS[capture])[capture]
 
 
 @pytest.mark.needs("tshark", "mergecap", "capinfos")

@@ -36,15 +36,48 @@ EXTENSIONS: Final = frozenset({"ah"})
 _ASIDE: Final = frozenset({"geninfo", "frame", "pkt_comment", "fake-field-wrapper"})
 """What PDML adds; the last one holds bytes that no dissector knows."""
 
-_READ: Final = (
-    "frame|eth|sll|vlan|ieee8021ad|ieee8021ah|llc|chdlc|arp|ip|ipv6|ah|gre|vxlan|geneve|tcp|udp"
-    "|sctp|icmp|icmpv6|vrrp"
+_READ: Final = {
+    "frame": "number time_epoch interface_id section_number cb_pen cap_len len"
+    " packet_flags_direction",
+    "eth": "src dst type",
+    "sll": "etype src.eth pkttype",
+    "vlan": "id etype",
+    "ieee8021ad": "id",
+    "ieee8021ah": "etype",
+    "llc": "type",
+    "chdlc": "protocol",
+    "arp": "opcode src.hw_mac dst.hw_mac src.proto_ipv4 dst.proto_ipv4",
+    "ip": "version hdr_len dsfield len id flags.df flags.mf frag_offset ttl proto src dst"
+    " checksum.status bogus_ip_length",
+    "ipv6": "version tclass plen hlim src dst plen_exceeds_framing nxt hopopts.nxt routing.nxt"
+    " dstopts.nxt fraghdr.nxt fraghdr.ident fraghdr.more fraghdr.offset",
+    "ah": "next_header",
+    "gre": "key",
+    "vxlan": "vni",
+    "geneve": "vni",
+    "tcp": "srcport dstport checksum len seq_raw seq ack_raw ack flags window_size_value"
+    " options.mss_val options.wscale.shift options.sack_perm options.sack_le options.sack_re"
+    " options.timestamp.tsval options.timestamp.tsecr",
+    "udp": "srcport dstport checksum",
+    "sctp": "srcport dstport",
+    "icmp": "type code checksum.status checksum ident seq mtu redir_gw",
+    "icmpv6": "type code checksum.status checksum mtu echo.identifier echo.sequence_number"
+    " nd.rd.target_address rd.na.destination_address nd.ns.target_address nd.na.target_address"
+    " opt.src_linkaddr opt.target_linkaddr",
+    "vrrp": "type version virt_rtr_id prio ip_addr ipv6_addr",
+}
+"""The fields that are read, by protocol; of other protocols only name and place count."""
+FIELDS: Final = frozenset(
+    f"{protocol}.{name}" for protocol, names in _READ.items() for name in names.split()
 )
-"""Protocols whose fields are read; of the others only name and place count."""
+_NAMES: Final = "|".join(
+    rf"{protocol}\.(?:{'|'.join(map(re.escape, names.split()))})"
+    for protocol, names in _READ.items()
+)
 
 # tshark escapes < and > in what it shows, so a tag ends at the first >
 _TOKEN: Final = re.compile(
-    rf'<proto name="([^"]*)"([^>]*)>|</proto>|<field name="((?:{_READ})\.[^"]*)"([^>]*)>'
+    rf'<(?:field name="({_NAMES})"([^>]*)>|proto name="([^"]*)"([^>]*)>|/proto>)'
 )
 _PLACE: Final = re.compile(r' (pos|size)="(\d+)"')
 _SHOW: Final = re.compile(r' show="([^"]*)"')
@@ -73,10 +106,15 @@ class Layer:
     def first(self, *names: str) -> str | None:
         """Return the first value of the first of `names` that has one."""
         for name in names:
-            values = self.fields.get(name)
-            if values:
+            if values := self.every(name):
                 return values[0]
         return None
+
+    def every(self, name: str) -> list[str]:
+        """Return all values of a field. Raises KeyError for one that is not read."""
+        if name not in FIELDS:
+            raise KeyError(name)
+        return self.fields.get(name, [])
 
     def number(self, *names: str) -> int | None:
         """Return what `first` does as an integer, from decimal or 0x."""
@@ -169,13 +207,14 @@ def _packet(text: str, begin: int, end: int) -> Packet:
     top: list[Layer] = []
     open_layers: list[Layer | None] = []
     """The protocols around the next token; None for one that extends the layer around it."""
+    around: Layer | None = None
     for token in _TOKEN.finditer(text, begin, end):
-        name, attributes, field_name, field_attributes = token.groups()
-        around = next((layer for layer in reversed(open_layers) if layer is not None), None)
+        field_name, field_attributes, name, attributes = token.groups()
         if field_name:
             if around is not None:
                 _add_field(around, field_name, field_attributes)
-        elif name is None:
+            continue
+        if name is None:
             open_layers.pop()
         else:
             layer = _layer(name, attributes)
@@ -188,6 +227,7 @@ def _packet(text: str, begin: int, end: int) -> Packet:
                 _outermost(open_layers).quoted.append(layer)
             if not attributes.endswith("/"):
                 open_layers.append(layer)
+        around = next((layer for layer in reversed(open_layers) if layer is not None), None)
     frame = next(layer for layer in top if layer.name == "frame")
     return Packet(frame, [layer for layer in top if layer.name not in _ASIDE])
 
