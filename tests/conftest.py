@@ -27,6 +27,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-goldens", action="store_true", help="rewrite the golden files")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep each of several workers, and what its tests start, on a core of its own.
+
+    Each query goes to polars' thread and back, thousands of times a second; where that thread is on
+    another core, which sleeps in between, waking it costs more than most of these queries.
+    """
+    worker = getattr(config, "workerinput", {}).get("workerid")
+    if worker is not None and hasattr(os, "sched_setaffinity"):  # Linux has it
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose program is missing, or fail it where PCAPDIAG_REQUIRE names it."""
     required = set(filter(None, os.environ.get("PCAPDIAG_REQUIRE", "").split(",")))
