@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from pcapdiag import spool
+from pcapdiag.case import sides
 from pcapdiag.cli import cores, main
 from pcapdiag.flows import partitions
 
@@ -70,6 +71,12 @@ def spooling(monkeypatch):
 @pytest.mark.usefixtures("spooling")
 def test_spooled(plain):
     """Files in the place of memory change nothing."""
+    assert _verdict(*CAPTURES) == plain
+
+
+def test_flood(plain, monkeypatch):
+    """Nor does it whether TCP's senders are held, or made of flows when they are asked for."""
+    monkeypatch.setattr(sides, "MANY_FLOWS", 0)
     assert _verdict(*CAPTURES) == plain
 
 

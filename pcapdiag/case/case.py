@@ -228,8 +228,8 @@ class Case:
         return members.names_of_role(self, "director")
 
     @cached_property
-    def tcp_sides(self) -> pl.DataFrame:
-        """Return every TCP flow as two senders: see sides.frame."""
+    def tcp_sides(self) -> pl.LazyFrame:
+        """Return every TCP flow as two senders, as a query: see sides.frame."""
         return sides.frame(self)
 
     @cached_property
@@ -240,7 +240,7 @@ class Case:
     @cached_property
     def reactions(self) -> pl.DataFrame:
         """Return what senders did once told of a smaller path MTU: see reactions.frame."""
-        return reactions.frame(self, self.tcp_sides)
+        return reactions.frame(self)
 
     def path_sizes(self, stalls: pl.DataFrame) -> pl.DataFrame:
         """Return the packet sizes that passed and did not, of some of stalls: path_sizes.frame."""

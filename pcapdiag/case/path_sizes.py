@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag.case import sides
+
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case
 
@@ -75,15 +77,12 @@ def frame(case: Case, stalls: pl.DataFrame) -> pl.DataFrame:
         )
     )
     elsewhere = (
-        case.tcp_sides.join(
-            stalls.select("vantage", "sender", "peer_hi", "peer_lo").drop_nulls().unique(),
-            on=["vantage", "sender", "peer_hi", "peer_lo"],
-            how="semi",
-        )
-        .join(stalls.select("vantage", "flow"), on=["vantage", "flow"], how="anti")
+        sides.to_peers_of(case, stalls)
+        .join(stalls.lazy().select("vantage", "flow"), on=["vantage", "flow"], how="anti")
         .group_by(pl.col("wire_largest_acked").cast(pl.UInt32).alias("size"))
         .agg(pl.len().cast(pl.UInt32).alias("delivered"))
         .with_columns(pl.lit(0, dtype=pl.UInt32).alias("lost"))
+        .collect()
     )
     quoted = (
         stalls.filter(pl.col("source") == "quotes")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
-from pcapdiag.case import reactions
+from pcapdiag.case import reactions, sides
 
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case
@@ -27,9 +27,9 @@ class Price(NamedTuple):
 
 def of(case: Case, errors: pl.DataFrame) -> Price:
     """Return the price of some of case.arrived_errors."""
-    first = errors.group_by(
-        "connection", pl.col("quoted_sender").cast(pl.String).alias("sender")
-    ).agg(pl.col("first_ns").min().alias("told_ns"))
+    first = errors.group_by("connection", pl.col("quoted_sender").alias("sender")).agg(
+        pl.col("first_ns").min().alias("told_ns")
+    )
     return Price(
         repeats=_repeats(case, first),
         packets=errors.select("connection", "quoted_tcp_seq", "quoted_ip_id").n_unique(),
@@ -38,12 +38,13 @@ def of(case: Case, errors: pl.DataFrame) -> Price:
 
 
 def _repeats(case: Case, first: pl.DataFrame) -> int:
-    sides = reactions.nearest_to_sender(
-        case, case.tcp_sides.join(first, on=reactions.KEYS, how="semi")
+    told = sides.of(case, first["connection"]).collect()
+    nearest = reactions.nearest_to_sender(
+        case, told.join(first, on=reactions.KEYS, how="semi")
     ).join(first, on=reactions.KEYS)
     total = 0
     for vantage in case.vantages:
-        here = sides.filter(pl.col("vantage") == vantage.index)
+        here = nearest.filter(pl.col("vantage") == vantage.index)
         if here.is_empty():
             continue
         total += (

@@ -111,9 +111,7 @@ def fates(case: Case) -> pl.DataFrame:
         pl.col("next_hop_mtu") >= pl.col("quoted_ip_len")
     )
     verdict = pl.col("verdict").cast(pl.String)
-    return case.too_big.group_by(
-        "connection", pl.col("quoted_sender").cast(pl.String).alias("sender")
-    ).agg(
+    return case.too_big.group_by("connection", pl.col("quoted_sender").alias("sender")).agg(
         pl.len().alias("ptb_messages"),
         pl.col("next_hop_mtu").min().alias("ptb_mtu"),
         (pl.col("icmp_checksum") == "bad").sum().alias("ptb_bad"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag.case import ptb
+from pcapdiag.case import ptb, sides
 from pcapdiag.protocols import IcmpType
 
 if TYPE_CHECKING:
@@ -74,28 +74,26 @@ def _pace(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
         )
     ]
     for vantage in case.vantages if messages.height else ():
-        sides = (
-            case.tcp_sides.filter(pl.col("vantage") == vantage.index)
+        told = (
+            sides.of(case, first["connection"])
+            .filter(pl.col("vantage") == vantage.index)
             .select(
-                "flow",
-                "by_orig",
-                "connection",
-                pl.col("sender").cast(messages.schema["quoted_sender"]).alias("quoted_sender"),
+                "vantage", "flow", "by_orig", "connection", pl.col("sender").alias("quoted_sender")
             )
+            .collect()
             .join(first, on=["connection", "quoted_sender"])
-            .with_columns(pl.lit(vantage.index, pl.UInt16).alias("vantage"))
         )
-        around = case.coverage.capturing(sides, "told_ns", before_ns=WINDOW_NS, after_ns=WINDOW_NS)
-        sides = sides.filter(around)
-        if sides.is_empty():
+        around = case.coverage.capturing(told, "told_ns", before_ns=WINDOW_NS, after_ns=WINDOW_NS)
+        told = told.filter(around)
+        if told.is_empty():
             continue
         time = case.clocks.common_time(vantage.index).alias("common_ns")
         since = pl.col("common_ns") - pl.col("told_ns")
         parts.append(
-            vantage.packets_of(sides["flow"])
+            vantage.packets_of(told["flow"])
             .filter(pl.col("payload_len") > 0, pl.col("copy_of").is_null())
             .select("flow", "by_orig", time)
-            .join(sides.lazy(), on=["flow", "by_orig"])
+            .join(told.lazy(), on=["flow", "by_orig"])
             .filter(since.is_between(-WINDOW_NS, WINDOW_NS + LATER_NS))
             .group_by("connection", "quoted_sender")
             .agg(

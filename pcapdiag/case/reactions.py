@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag.case import sights
+from pcapdiag.case import sides, sights
 from pcapdiag.kernel.tcp_sender import PMTU_LIFETIME_NS, RTO_MIN_NS
+from pcapdiag.schema import QUOTED_SENDERS
 
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case
@@ -19,7 +20,7 @@ MIN_LARGE: Final = 2
 loss and a repetition cut otherwise are ordinary."""
 
 
-def frame(case: Case, sides: pl.DataFrame) -> pl.DataFrame:
+def frame(case: Case) -> pl.DataFrame:
     """Return one row per connection and sender about whose packets a usable message was seen.
 
     Columns: connection, sender, told_mtu (the least that was named), reaction:
@@ -38,7 +39,7 @@ def frame(case: Case, sides: pl.DataFrame) -> pl.DataFrame:
             pl.col("icmp_checksum") != "bad",
         )
         .sort("next_hop_mtu", "first_ns", nulls_last=True)
-        .group_by("connection", pl.col("quoted_sender").cast(pl.String).alias("sender"))
+        .group_by("connection", pl.col("quoted_sender").alias("sender"))
         .agg(
             pl.col("next_hop_mtu").first().alias("told_mtu"),
             pl.col("first_ns").first().alias("told_ns"),
@@ -47,8 +48,12 @@ def frame(case: Case, sides: pl.DataFrame) -> pl.DataFrame:
     unseen = told.select(*KEYS, "told_mtu", pl.lit(None, dtype=pl.String).alias("reaction"))
     if told.is_empty():
         return unseen
-    nearest = nearest_to_sender(case, sides.join(told, on=KEYS, how="semi"))
-    parts = [pl.DataFrame(schema={"connection": pl.UInt32, "sender": pl.String, "late": pl.UInt32})]
+    nearest = nearest_to_sender(
+        case, sides.of(case, told["connection"]).collect().join(told, on=KEYS, how="semi")
+    )
+    parts = [
+        pl.DataFrame(schema={"connection": pl.UInt32, "sender": QUOTED_SENDERS, "late": pl.UInt32})
+    ]
     for vantage in case.vantages:
         here = nearest.filter(pl.col("vantage") == vantage.index).join(told, on=KEYS)
         if here.is_empty():
@@ -147,15 +152,15 @@ def recovered(case: Case, suspects: pl.DataFrame) -> pl.DataFrame:
     return pl.concat(parts, how="diagonal_relaxed")
 
 
-def nearest_to_sender(case: Case, sides: pl.DataFrame) -> pl.DataFrame:
-    """Return one row of `sides` per connection and sender: of the vantage nearest to the sender."""
-    if sides.is_empty():
-        return sides
+def nearest_to_sender(case: Case, senders: pl.DataFrame) -> pl.DataFrame:
+    """Return a row of `senders` per connection and sender: of the vantage nearest to the sender."""
+    if senders.is_empty():
+        return senders
     return (
-        sides.filter(pl.col("data_packets") > 0)
+        senders.filter(pl.col("data_packets") > 0)
         .join(sights.roles(case), on="vantage", how="left", maintain_order="left")
         .sort(
-            pl.col("role") != pl.col("sender"),
+            pl.col("role") != pl.col("sender").cast(pl.String),
             -pl.col("data_packets").cast(pl.Int64),
             "vantage",
             "flow",

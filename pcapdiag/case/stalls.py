@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag.case import ptb, reactions, sights
+from pcapdiag.case import ptb, reactions, sides, sights
 from pcapdiag.kernel.tcp_sender import RTO_MIN_NS
+from pcapdiag.schema import QUOTED_SENDERS
 
 if TYPE_CHECKING:
     from pcapdiag.case.case import Case
@@ -31,7 +32,8 @@ first doubling. Errors for one flight of segments come within a round trip."""
 def frame(case: Case) -> pl.DataFrame:
     """Return one row per connection and direction that stalls by size.
 
-    Columns: those of sides.frame of the vantage nearest to the sender, and
+    Columns: those of sides.frame of the vantage nearest to the sender, service_name,
+    realserver_name, method, client_hi, client_lo (those of case.members), and
     direction (to-client | to-realserver), stuck_seq (UInt32), source ("packets": the stalled
     packets were captured; "quotes": only the errors about them), path_delivered (largest IP length
     that reached the same peer address on any connection, bytes), peer_alive (the peer was heard of
@@ -41,12 +43,15 @@ def frame(case: Case) -> pl.DataFrame:
     far as its packets tell: ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, CLOSING; null: not hung,
     or only the errors were seen).
     """
-    every = case.tcp_sides
-    seen = _from_packets(case, every)
-    quoted = _from_quotes(case, every, seen)
+    seen = _from_packets(case)
+    quoted = _from_quotes(case, seen)
     reaction = case.reactions.select("connection", "sender", "reaction")
+    names = case.members.select(
+        "connection", "service_name", "realserver_name", "method", "client_hi", "client_lo"
+    )
     return (
-        pl.concat([seen, _recovered(case, every), quoted], how="diagonal_relaxed")
+        pl.concat([seen, _recovered(case), quoted], how="diagonal_relaxed")
+        .join(names, on="connection", how="left", maintain_order="left")
         .join(ptb.fates(case), on=["connection", "sender"], how="left", maintain_order="left")
         .join(reaction, on=["connection", "sender"], how="left", maintain_order="left")
         .with_columns(pl.col("^ptb_.*$").exclude("ptb_mtu").fill_null(0), _REALSERVER_STATE)
@@ -60,9 +65,13 @@ def sizes(case: Case) -> pl.DataFrame:
     Columns: service_name, direction, connections (UInt32), largest_sent, largest_delivered (IP
     lengths, bytes; wire sizes), suspect_len (from which size a loss could mean an MTU).
     """
-    return (
+    acknowledged = (
         case.tcp_sides.filter(pl.col("data_packets") > 0, pl.col("acked").is_not_null())
-        .with_columns(_DIRECTION)
+        .select("connection", "ip_version", "wire_max_ip_len", "wire_largest_acked", _DIRECTION)
+        .collect()
+    )
+    return (
+        acknowledged.join(case.members.select("connection", "service_name"), on="connection")
         .group_by("service_name", "direction")
         .agg(
             pl.col("connection").n_unique().alias("connections"),
@@ -102,36 +111,41 @@ _REALSERVER_STATE = (
 )
 
 
-def _recovered(case: Case, every: pl.DataFrame) -> pl.DataFrame:
+def _recovered(case: Case) -> pl.DataFrame:
     """Return senders that were stuck for some timeouts and then went on with smaller packets.
 
     Where a message had told them so, that is path MTU discovery at work, if a late one.
     """
     large = pl.col("wire_max_ip_len")
-    suspects = every.filter(
-        pl.col("stuck_repeats").fill_null(0) < MIN_REPEATS,
-        pl.col("timeouts") >= MIN_TIMEOUTS,
-        pl.col("df"),
-        large >= pl.col("ip_version").replace_strict(MIN_SUSPECT_LEN, default=577),
-        pl.col("wire_largest_acked") < large,
-    ).join(case.reactions, on=["connection", "sender"], how="anti")
+    suspects = (
+        case.tcp_sides.filter(
+            pl.col("stuck_repeats").fill_null(0) < MIN_REPEATS,
+            pl.col("timeouts") >= MIN_TIMEOUTS,
+            pl.col("df"),
+            large >= pl.col("ip_version").replace_strict(MIN_SUSPECT_LEN, default=577),
+            pl.col("wire_largest_acked") < large,
+        )
+        .collect()
+        .join(case.reactions, on=["connection", "sender"], how="anti")
+    )
     suspects = reactions.nearest_to_sender(case, suspects)
     found = reactions.recovered(case, suspects).with_columns(
         _DIRECTION, pl.lit("packets").alias("source")
     )
-    found = _with_path(_without_other_errors(case, found), every)
+    found = _with_path(case, _without_other_errors(case, found))
     return found.filter(pl.col("path_delivered") < pl.col("wire_stuck_len"))
 
 
-def _from_packets(case: Case, every: pl.DataFrame) -> pl.DataFrame:
-    suspects = every.filter(
+def _from_packets(case: Case) -> pl.DataFrame:
+    stuck = case.tcp_sides.filter(
         pl.col("stuck_repeats") >= MIN_REPEATS,
         pl.col("timeouts") >= MIN_TIMEOUTS,
         pl.col("df"),
         pl.col("wire_stuck_len")
         >= pl.col("ip_version").replace_strict(MIN_SUSPECT_LEN, default=577),
         pl.col("wire_largest_acked").fill_null(0) < pl.col("wire_stuck_len"),
-    ).with_columns(
+    )
+    suspects = stuck.collect().with_columns(
         _DIRECTION,
         (pl.col("seq_first").cast(pl.Int64) + pl.col("stuck_offset"))
         .mod(1 << 32)
@@ -141,14 +155,14 @@ def _from_packets(case: Case, every: pl.DataFrame) -> pl.DataFrame:
     )
     suspects = _without_closed_windows(case, suspects)
     suspects = _without_other_errors(case, suspects)
-    suspects = _with_path(suspects, every)
+    suspects = _with_path(case, suspects)
     suspects = suspects.filter(
         pl.col("path_delivered").is_null() | (pl.col("path_delivered") < pl.col("wire_stuck_len"))
     )
     return (
         suspects.join(sights.roles(case), on="vantage", how="left")
         .sort(
-            pl.col("role") != pl.col("sender"),
+            pl.col("role") != pl.col("sender").cast(pl.String),
             pl.col("stuck_repeats") * -1,
             "vantage",
             "flow",
@@ -195,7 +209,7 @@ def _without_other_errors(case: Case, suspects: pl.DataFrame) -> pl.DataFrame:
         case.errors.messages.filter(~ptb.IS_PTB, pl.col("connection").is_not_null())
         .select(
             "connection",
-            pl.col("quoted_sender").cast(pl.String).alias("sender"),
+            pl.col("quoted_sender").alias("sender"),
             pl.col("quoted_tcp_seq").alias("stuck_seq"),
         )
         .unique()
@@ -206,16 +220,17 @@ def _without_other_errors(case: Case, suspects: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _with_path(suspects: pl.DataFrame, every: pl.DataFrame) -> pl.DataFrame:
+def _with_path(case: Case, suspects: pl.DataFrame) -> pl.DataFrame:
     """Add what else is known of the same peer address: sizes it acknowledged, signs of life."""
     peer = ["vantage", "sender", "peer_hi", "peer_lo"]
     peers = (
-        every.join(suspects, on=peer, how="semi")
+        sides.to_peers_of(case, suspects)
         .group_by(peer)
         .agg(
             pl.col("wire_largest_acked").max().alias("path_delivered"),
             pl.col("peer_last_ns").max().alias("peer_heard_ns"),
         )
+        .collect()
     )
     return suspects.join(peers, on=peer, how="left", maintain_order="left").with_columns(
         (pl.col("peer_heard_ns") > pl.col("stuck_first_ns") + RTO_MIN_NS)
@@ -224,7 +239,7 @@ def _with_path(suspects: pl.DataFrame, every: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _from_quotes(case: Case, every: pl.DataFrame, seen: pl.DataFrame) -> pl.DataFrame:
+def _from_quotes(case: Case, seen: pl.DataFrame) -> pl.DataFrame:
     """Find senders that repeat a packet although each repeat is answered by a too-big message."""
     if case.too_big.is_empty():
         return seen.clear()
@@ -248,27 +263,19 @@ def _from_quotes(case: Case, every: pl.DataFrame, seen: pl.DataFrame) -> pl.Data
         .sort("stuck_repeats", "quoted_tcp_seq", descending=[True, False])
         .group_by("connection", "quoted_sender", maintain_order=True)
         .first()
-        .with_columns(pl.col("quoted_sender").cast(pl.String).alias("sender"))
+        .with_columns(pl.col("quoted_sender").alias("sender"))
         .rename({"quoted_tcp_seq": "stuck_seq"})
         .join(seen.select("connection", "sender"), on=["connection", "sender"], how="anti")
     )
+    concerned = (
+        sides.of(case, repeated["connection"])
+        .select("connection", "sender", "vantage", "flow", "by_orig", "ip_version")
+        .collect()
+    )
     repeated = repeated.join(
-        _acknowledged(case, every, repeated), on=["connection", "sender"], how="anti"
+        _acknowledged(case, concerned, repeated), on=["connection", "sender"], how="anti"
     )
-    concerned = every.join(repeated, on=["connection", "sender"], how="semi", maintain_order="left")
-    about = concerned.unique(["connection", "sender"], keep="first", maintain_order=True).select(
-        "connection",
-        "sender",
-        "vantage",
-        "flow",
-        "by_orig",
-        "service_name",
-        "realserver_name",
-        "method",
-        "ip_version",
-        "client_hi",
-        "client_lo",
-    )
+    about = concerned.unique(["connection", "sender"], keep="first", maintain_order=True)
     return (
         repeated.join(about, on=["connection", "sender"], how="inner")
         .with_columns(
@@ -280,13 +287,13 @@ def _from_quotes(case: Case, every: pl.DataFrame, seen: pl.DataFrame) -> pl.Data
     )
 
 
-def _acknowledged(case: Case, every: pl.DataFrame, repeated: pl.DataFrame) -> pl.DataFrame:
+def _acknowledged(case: Case, concerned: pl.DataFrame, repeated: pl.DataFrame) -> pl.DataFrame:
     """Return connection and sender where the peer acknowledged past the repeated packet's start."""
     parts = [
-        pl.DataFrame(schema={"connection": pl.UInt32, "sender": pl.String}),
+        pl.DataFrame(schema={"connection": pl.UInt32, "sender": QUOTED_SENDERS}),
     ]
     for vantage in case.vantages:
-        legs = every.filter(pl.col("vantage") == vantage.index).join(
+        legs = concerned.filter(pl.col("vantage") == vantage.index).join(
             repeated.select("connection", "sender", "stuck_seq"), on=["connection", "sender"]
         )
         if legs.is_empty():

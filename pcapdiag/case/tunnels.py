@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag import spool
+from pcapdiag.case import sides
 from pcapdiag.case.sides import TCP_IP_HEADERS
 from pcapdiag.kernel import encapsulations
 from pcapdiag.kernel.tcp_sender import MIN_PMTU
@@ -88,13 +89,14 @@ def loads(case: Case) -> pl.DataFrame:
     into something larger than Ethernet carries while no MSS tells how large the parts were).
     """
     names = [row[0] for row in _services(case)]
+    tunnelled = case.members.filter(
+        pl.col("method").cast(pl.String) == "tun", pl.col("service_name").is_in(names)
+    ).select("connection", "service_name", "realserver_name")
     headers = pl.col("ip_version").replace_strict(TCP_IP_HEADERS, default=60, return_dtype=pl.Int64)
     return (
-        case.tcp_sides.filter(
-            pl.col("sender") == "client",
-            pl.col("method").cast(pl.String) == "tun",
-            pl.col("service_name").is_in(names),
-        )
+        sides.of(case, tunnelled["connection"])
+        .filter(pl.col("sender") == "client")
+        .join(tunnelled.lazy(), on="connection")
         .group_by("connection")
         .agg(
             *(pl.col(name).first() for name in ("service_name", "realserver_name", "ip_version")),
@@ -110,6 +112,7 @@ def loads(case: Case) -> pl.DataFrame:
             .alias("largest")
         )
         .sort("connection")
+        .collect()
     )
 
 
@@ -185,11 +188,12 @@ def largest(case: Case, connections: pl.Series) -> pl.DataFrame:
         )
     ]
     for vantage in case.vantages:
-        flows = case.tcp_sides.filter(
-            pl.col("vantage") == vantage.index,
-            pl.col("sender") == "client",
-            pl.col("connection").is_in(connections.implode()),
-        ).select("flow", "by_orig", "connection")
+        flows = (
+            sides.of(case, connections)
+            .filter(pl.col("vantage") == vantage.index, pl.col("sender") == "client")
+            .select("flow", "by_orig", "connection")
+            .collect()
+        )
         if flows.height:
             parts.append(
                 vantage.packets_of(flows["flow"], row=True)

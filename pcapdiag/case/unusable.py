@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag import spool
-from pcapdiag.case import ptb
+from pcapdiag.case import ptb, sides
 from pcapdiag.case.sides import TCP_IP_HEADERS
 from pcapdiag.kernel import address_scope
 from pcapdiag.protocols import IcmpType, Icmpv6Type, IpProto
@@ -160,11 +160,11 @@ def _limits(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
     """
     headers = pl.col("ip_version").replace_strict(TCP_IP_HEADERS, default=60, return_dtype=pl.Int64)
     return (
-        case.tcp_sides.filter(pl.col("peer_mss").is_not_null())
-        .join(rows, on="connection", how="semi")
-        .group_by("connection", pl.col("sender").cast(pl.Enum(["client", "realserver"])))
+        sides.of(case, rows["connection"])
+        .filter(pl.col("peer_mss").is_not_null())
+        .group_by("connection", pl.col("sender").alias("quoted_sender"))
         .agg((pl.col("peer_mss").cast(pl.Int64) + headers).min().alias("sender_limit"))
-        .rename({"sender": "quoted_sender"})
+        .collect()
     )
 
 
@@ -236,18 +236,18 @@ def _progress(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
         .group_by("connection", "quoted_sender", maintain_order=True)
         .agg(pl.col("quoted_tcp_seq").first(), pl.col("message").first().alias("first_message"))
     )
+    asked_about = (
+        sides.of(case, first["connection"])
+        .select("vantage", "flow", "by_orig", "connection", pl.col("sender").alias("quoted_sender"))
+        .collect()
+        .join(first, on=["connection", "quoted_sender"])
+    )
     parts = []
     for vantage in case.vantages:
-        sides = case.tcp_sides.filter(pl.col("vantage") == vantage.index).select(
-            "flow",
-            "by_orig",
-            "connection",
-            pl.col("sender").cast(pl.Enum(["client", "realserver"])).alias("quoted_sender"),
-        )
-        wanted = sides.join(first, on=["connection", "quoted_sender"])
+        wanted = asked_about.filter(pl.col("vantage") == vantage.index)
         if wanted.is_empty():
             continue
-        parts.append(_acknowledged(vantage, wanted))
+        parts.append(_acknowledged(vantage, wanted.drop("vantage")))
     if not parts:
         return messages.select("message", pl.lit(None, pl.Boolean).alias("progress"))
     known = pl.concat(parts).group_by("connection", "quoted_sender").agg(pl.col("progress").any())

@@ -31,6 +31,20 @@ if TYPE_CHECKING:
 MAX_FLOWS: Final = 1000
 """Flows that may be asked for at once: as many as a finding names."""
 
+_ASKED: Final = (
+    "row",
+    "flow",
+    "by_orig",
+    "copy_of",
+    "time_ns",
+    "ip_len",
+    "payload_len",
+    "tcp_seq",
+    "tcp_flags",
+    "tcp_window",
+)
+"""What is read of their packets: a spooled table has some fifty columns."""
+
 _LOGARITHMIC: Final = frozenset("TWG")
 
 
@@ -81,7 +95,7 @@ def histories(tables: VantageTables, flows: Iterable[int]) -> dict[int, FlowHist
     if len(wanted) > MAX_FLOWS:
         raise ValueError(f"{len(wanted)} flows were asked for at once, at most {MAX_FLOWS} may be")
     named = pl.Series("flow", wanted, pl.UInt32)
-    packets = tables.packets_of(named, row=True).collect()
+    packets = tables.packets_of(named, row=True).select(_ASKED).collect()
     sacks = tables.sacks.join(packets.select("row", "flow", "by_orig"), on="row", how="inner")
     parts = packets.partition_by("flow", as_dict=True)
     told = sacks.sort("row", "block").partition_by("flow", as_dict=True)
