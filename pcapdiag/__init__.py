@@ -4,7 +4,7 @@ The floors, imports go downward only (tests/test_architecture.py holds that):
 
 - `errors`, `protocols`, `addresses`, `text`, `decode_note`, `schema`, `result`, `site`: words and
   forms;
-  `memory`, `spool`: what is given back, and what outgrows it
+  `memory`, `spool`, `beside`: what is given back, what outgrows it, and threads
 - `capture/`: files to frames
 - `decode/`: frame bytes to tables
 - `flows/`: packets to conversations and ICMP errors; `export/`: tables to files

@@ -26,7 +26,7 @@ FLOORS: Final = {
     "": 0,  # pcapdiag itself: its version
     **dict.fromkeys(
         (
-            *("errors", "memory", "spool", "protocols", "addresses", "text"),
+            *("errors", "memory", "beside", "spool", "protocols", "addresses", "text"),
             *("decode_note", "schema"),
             *("result", "site"),
         ),
