@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import stat
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
 
 STDIN: Final = "-"
 """The path that means standard input."""
+
+HEARD_MS: Final = 200
+"""A signal that comes just as a wait for bytes begins does not end it, and is heard when this is
+over; nobody who presses Control-C notices."""
 
 
 class ByteSource(Protocol):
@@ -35,6 +40,7 @@ class FileSource:
         self.path = path
         self.bytes_read = 0
         self._owned = path != STDIN
+        self._ready: select.poll | None = None
         try:
             self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC) if self._owned else 0
             self._status = os.fstat(self._fd)
@@ -48,9 +54,14 @@ class FileSource:
         if stat.S_ISDIR(self._status.st_mode):
             self.close()
             raise UnreadableCapture(path, "is a directory, not a capture file")
+        if self.size is None:
+            self._ready = select.poll()
+            self._ready.register(self._fd, select.POLLIN)
 
     def readinto(self, buffer: memoryview) -> int:
         """Fill the start of `buffer`; return how many bytes, 0 only at the end."""
+        while self._ready is not None and not self._ready.poll(HEARD_MS):
+            pass
         count = os.readv(self._fd, [buffer])
         self.bytes_read += count
         return count

@@ -33,19 +33,26 @@ if __name__ == "__main__":
 """pcapdiag with bounds so low that some frames are spooled; it says when it has written a file."""
 
 WAITS = """
-import os, signal, threading
+import _thread, signal, sys, threading
+from pcapdiag.capture.source import FileSource
 from pcapdiag.cli import main
 
-def interrupt():
-    while "pipe" not in open("/proc/self/wchan").read():  # what the main thread sleeps in
+HOW = {
+    "while it waits": lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT),
+    "just before": _thread.interrupt_main,  # notes the signal, and wakes nobody
+}
+interrupt = HOW[sys.argv.pop(1)]
+
+def end():
+    while "poll" not in open("/proc/self/wchan").read():  # what the main thread sleeps in
         ...
-    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    interrupt()
 
-def readv(*given, readv=os.readv):
-    threading.Thread(target=interrupt, daemon=True).start()
-    return readv(*given)
+def readinto(*given, readinto=FileSource.readinto):
+    threading.Thread(target=end, daemon=True).start()
+    return readinto(*given)
 
-os.readv = readv
+FileSource.readinto = readinto
 main()
 """
 """pcapdiag, interrupted as soon as it waits for bytes from a pipe."""
@@ -138,11 +145,12 @@ def test_no_process_outlives_the_run(started, place, number, code):
     assert number == signal.SIGKILL or not list((place / "work").iterdir())
 
 
+@pytest.mark.parametrize("when", ["while it waits", "just before"])
 @pytest.mark.parametrize("command", [("analyze", "-"), ("packets", "-", "--csv", "packets.csv")])
-def test_an_interrupt_reaches_a_run_that_waits(place, command):
+def test_an_interrupt_reaches_a_run_that_waits(place, command, when):
     """Control-C ends what waits for bytes that do not come, though polars would have it wait on."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", WAITS, *command],
+        [sys.executable, "-P", "-c", WAITS, when, *command],
         cwd=place,
         env=os.environ | {cores.VARIABLE: "2"},
         stdin=subprocess.PIPE,
