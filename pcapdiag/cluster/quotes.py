@@ -19,7 +19,9 @@ def about(
 ) -> pl.DataFrame:
     """Add connection, quoted_sender and translated: what each error is about."""
     seen = seen.with_row_index("sight")
-    servers = _servers(topology, connections)
+    named = pl.concat([seen["quoted_src_lo"], seen["quoted_dst_lo"]]).unique()
+    quoted = pl.col("client_lo").is_in(named.implode())  # spares to lay out what no error is about
+    servers = _servers(topology, connections.connections.filter(quoted))
     found = []
     for sender, client, server in (("realserver", "dst", "src"), ("client", "src", "dst")):
         ends = {
@@ -65,13 +67,12 @@ def about(
     )
 
 
-def _servers(topology: Topology, connections: Connections) -> pl.DataFrame:
-    """Return each connection under every server endpoint it goes by, VIP and realserver.
+def _servers(topology: Topology, table: pl.DataFrame) -> pl.DataFrame:
+    """Return each of some connections under every server endpoint it goes by, VIP and realserver.
 
     Columns: connection, ip_proto, client (hi, lo, port), server (hi, lo, port), translated,
     first_ns, last_ns.
     """
-    table = connections.connections
     client = ("client_hi", "client_lo", "client_port")
     front = table.select(
         "connection",

@@ -134,9 +134,14 @@ def _of_vantage(
 
 def earlier(connections: pl.DataFrame) -> pl.DataFrame:
     """Add `earlier`: the connection that had these endpoints before, its ports being reused."""
-    ordered = connections.sort("first_ns", "connection", nulls_last=True)
-    before = pl.col("connection").shift(1).over(_TUPLE)
-    return ordered.with_columns(before.alias("earlier")).sort("connection")
+    # Endpoints with a hash of their own came once; to compare the few others costs little.
+    again = connections.select("connection", "first_ns", *_TUPLE).filter(
+        pl.struct(_TUPLE).hash().is_duplicated()
+    )
+    before = again.sort("first_ns", "connection", nulls_last=True).select(
+        "connection", pl.col("connection").shift(1).over(_TUPLE).alias("earlier")
+    )
+    return connections.join(before, on="connection", how="left").sort("connection")
 
 
 def bridged(vantages: Sequence[VantageTables], legs: pl.DataFrame, clocks: Clocks) -> pl.DataFrame:
