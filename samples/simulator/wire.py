@@ -1,14 +1,15 @@
-"""The bytes of packets: built with scapy, read as a kernel reads them."""
+"""The bytes of packets: TCP written out, the rest built with scapy, read as a kernel reads them."""
 
 from __future__ import annotations
 
 import ipaddress
+import socket
 import struct
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any, Final
 
-from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet import ICMP, IP, UDP
 from scapy.layers.inet6 import (
     ICMPv6EchoReply,
     ICMPv6EchoRequest,
@@ -147,18 +148,53 @@ def tcp(
     ttl: int = 64,
     df: bool = True,
 ) -> bytes:
-    """Return a TCP segment, with DF set as Linux sends it."""
-    segment = TCP(
-        sport=src[1],
-        dport=dst[1],
-        seq=seq & 0xFFFFFFFF,
-        ack=ack & 0xFFFFFFFF,
-        flags=flags,
-        window=window,
-        options=options or [],
+    """Return a TCP segment, with DF set as Linux sends it.
+
+    Written byte by byte (RFC 9293 3.1), as most packets are these, and scapy takes 0.4 ms for one.
+    """
+    body = bytearray(
+        struct.pack(
+            "!HHIIHHHH", src[1], dst[1], seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, 0, window, 0, 0
+        )
+        + _options(tuple(options or ()))
     )
-    packet = _network(src[0], dst[0], ttl, ident, 0, df=df) / segment
-    return bytes(packet / Raw(payload) if payload else packet)
+    struct.pack_into("!H", body, 12, len(body) // 4 << 12 | flags)
+    body += payload
+    six = ":" in src[0]
+    family = socket.AF_INET6 if six else socket.AF_INET
+    addresses = socket.inet_pton(family, src[0]) + socket.inet_pton(family, dst[0])
+    covered = addresses + struct.pack("!II", len(body), TCP_PROTO) + body
+    struct.pack_into("!H", body, 16, checksum(covered))
+    if six:
+        return struct.pack("!IHBB", 6 << 28, len(body), TCP_PROTO, ttl) + addresses + body
+    network = bytearray(
+        struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), ident, df << 14, ttl, TCP_PROTO, 0)
+        + addresses
+    )
+    struct.pack_into("!H", network, 10, checksum(network))
+    return bytes(network + body)
+
+
+def _options(options: tuple[tuple[str, Any], ...]) -> bytes:
+    """Return TCP options, named as scapy names them, in whole words."""
+    written = b""
+    for name, value in options:
+        match name:
+            case "NOP":
+                written += b"\1"
+            case "MSS":
+                written += struct.pack("!BBH", 2, 4, value)
+            case "WScale":
+                written += struct.pack("!BBB", 3, 3, value)
+            case "SAckOK":
+                written += struct.pack("!BB", 4, 2)
+            case "SAck":
+                written += struct.pack(f"!BB{len(value)}I", 5, 2 + 4 * len(value), *value)
+            case "Timestamp":
+                written += struct.pack("!BBII", 8, 10, *value)
+            case _:
+                raise ValueError(name)
+    return written + bytes(-len(written) % 4)
 
 
 def udp(

@@ -16,20 +16,20 @@ from pcapdiag.decode.packets import Decoded
 SAMPLES = Path(__file__).parents[2] / "samples"
 
 
+EMPTY = {name: schema.empty(name) for name in Decoded.__dataclass_fields__}
+PAIR = schema.conform(pl.DataFrame({"icmp_type": pl.Series([None, 3], dtype=pl.UInt8)}), "packets")
+"""A packet that is no ICMP message, and one that is."""
+
+
 def capture(quoted_ports: list[int]) -> list[Decoded]:
     """Return errors in a part each, behind a packet that is none, about flows of these ports."""
-    parts = []
-    for number, port in enumerate(quoted_ports):
-        packets = schema.empty("packets").clear(2).with_columns(icmp_type=pl.Series([None, 3]))
-        message = schema.empty("icmp").clear(1)
-        message = message.with_columns(row=2 * number + 1, quoted_src_port=port)
-        tables = {name: schema.empty(name) for name in Decoded.__dataclass_fields__}
-        tables |= {
-            "packets": schema.conform(packets, "packets"),
-            "icmp": schema.conform(message, "icmp"),
-        }
-        parts.append(Decoded(**tables))
-    return parts
+    rows = [2 * number + 1 for number in range(len(quoted_ports))]
+    told = pl.DataFrame({"row": rows, "quoted_src_port": quoted_ports})
+    messages = schema.conform(told, "icmp")
+    return [
+        Decoded(**(EMPTY | {"packets": PAIR, "icmp": message}))
+        for message in messages.iter_slices(1)
+    ]
 
 
 def kept(quoted_ports: list[int], most: int) -> tuple[list[int], FirstOfAlike]:
@@ -78,8 +78,7 @@ def test_how_messages_are_cut_into_batches_changes_nothing() -> None:
         together = {
             name: pl.concat([getattr(part, name) for part in parts]) for name in ("packets", "icmp")
         }
-        none = {name: schema.empty(name) for name in Decoded.__dataclass_fields__}
-        list(first.taken_from([Decoded(**(none | together))]))
+        list(first.taken_from([Decoded(**(EMPTY | together))]))
         assert ((first.table()["row"] - 1) // 2).to_list() == kept(ports, most)[0]
 
 
