@@ -167,8 +167,8 @@ def open_capture(path: str, *, ahead: bool = False) -> CaptureReader:
     return CaptureReader(path, ahead=ahead)
 
 
-def open_again(path: str) -> CaptureReader:
-    """Return a reader of a capture that was read before.
+def open_again(path: str, *, ahead: bool = False) -> CaptureReader:
+    """Return a reader of a capture that was read before; `ahead` as for open_capture.
 
     Raises as open_capture does, and UnreadableCapture for what can be read once only: to open a
     pipe whose writer is gone would wait for ever.
@@ -179,7 +179,7 @@ def open_again(path: str) -> CaptureReader:
     if Path(path).exists() and not Path(path).is_file():
         message = "a pipe cannot be read a second time; give the capture as a file"
         raise UnreadableCapture(path, message)
-    return open_capture(path)
+    return open_capture(path, ahead=ahead)
 
 
 def read_frames(path: str, frames: Collection[int]) -> dict[int, RawFrame]:

@@ -150,7 +150,7 @@ def _read(info: CaptureInfo, wanted: pl.DataFrame) -> pl.DataFrame:
     frames, rows = ordered["frame"].to_numpy(), ordered["row"].to_numpy()
     times = ordered["time_ns"].fill_null(NO_TIME).to_numpy()
     parts = [_empty()]
-    with open_again(info.path) as reader:
+    with open_again(info.path, ahead=pl.thread_pool_size() > 1) as reader:
         for batch in reader:
             first, last = int(batch.frame[0]), int(batch.frame[-1])
             here = slice(*np.searchsorted(frames, [first, last + 1]))
