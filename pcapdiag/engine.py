@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
-from pcapdiag import __version__, folding, registry, spool, workers
+from pcapdiag import __version__, beside, folding, registry, spool, workers
 from pcapdiag.addresses import ip_text, mac_text
 from pcapdiag.capture import linktype
 from pcapdiag.case import Case, figures
@@ -33,7 +34,7 @@ from pcapdiag.result import (
     Vantage,
     finding_id,
 )
-from pcapdiag.spool import SpoolError
+from pcapdiag.spool import Spooled, SpoolError
 from pcapdiag.text import clean
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
 
 MAX_ILLUSTRATED: Final = 20
 """Findings that get figures, the worst first: more are not looked at one by one."""
+
+VANTAGES_AT_ONCE: Final = 2
+"""Built at a time where they are in memory: one takes up to 0.2 GB beside its tables. Those in
+files are built part by part, several parts at a time."""
 
 
 class Instant(NamedTuple):
@@ -115,27 +120,42 @@ def load(
     start, end, notes = _span(read, since, until)
     tables: list[VantageTables] = []
     sha256: dict[int, str] = {}
-    while read:
-        entry, parts = read.pop(0)
-        digests = [part.sha256 for part in parts]
-        files = [part.info.path for part in parts]
-        folders = spool.folders(part.decoded.packets for part in parts)
-        # What was decoded is held by nobody else, so that it can go once it was merged.
-        try:
-            captures = [(part.info, _within(part.decoded, start, end)) for part in parts]
-            del parts
-            built = vantages.build(len(tables), entry.name, entry.role, captures)
-        except SpoolError as error:
-            failures += [UnreadableCapture(path, str(error)) for path in files]
-            spool.clear(folders)
+    told = [
+        ([part.info.path for part in parts], [part.sha256 for part in parts]) for _, parts in read
+    ]
+    spooled = any(isinstance(part.decoded.packets, Spooled) for _, parts in read for part in parts)
+    most = 1 if spooled else VANTAGES_AT_ONCE
+    built = functools.partial(_built, start=start, end=end)
+    each = beside.mapped(built, ([read.pop(0)] for _ in told), most)
+    for (files, digests), vantage in zip(told, each, strict=True):
+        if isinstance(vantage, SpoolError):
+            failures += [UnreadableCapture(path, str(vantage)) for path in files]
             continue
         sha256.update(
             (number, value)
-            for number, value in zip(built.capture_ids, digests, strict=True)
+            for number, value in zip(vantage.capture_ids, digests, strict=True)
             if value
         )
-        tables.append(built)
+        tables.append(replace(vantage, index=len(tables)))
     return Loaded(Case(tuple(tables), site, facts or Facts()), tuple(failures), sha256, notes)
+
+
+def _built(
+    one: list[tuple[VantageInput, list[ReadCapture]]], start: int | None, end: int | None
+) -> VantageTables | SpoolError:
+    """Build a vantage, taking it out of `one`, so that what was decoded can go once it is merged.
+
+    Where it cannot be spooled what was made of it is removed.
+    """
+    entry, parts = one.pop()
+    folders = spool.folders(part.decoded.packets for part in parts)
+    try:
+        captures = [(part.info, _within(part.decoded, start, end)) for part in parts]
+        del parts
+        return vantages.build(0, entry.name, entry.role, captures)
+    except SpoolError as error:
+        spool.clear(folders)
+        return error
 
 
 def analyze(
