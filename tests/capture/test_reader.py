@@ -249,8 +249,9 @@ def test_reading_ahead_changes_nothing(tmp_path, content, block_bytes):
                 frames += [batch.data[start : start + length].tobytes() for start, length in ends]
         return frames, reader.info, reader.bytes_read
 
-    assert read(ahead=True) == read(ahead=False)
-    assert read(ahead=True)[1].packets == len(read(ahead=True)[0]) > 6
+    frames, info, bytes_read = read(ahead=True)
+    assert (frames, info, bytes_read) == read(ahead=False)
+    assert info.packets == len(frames) > 6
 
 
 def test_a_reader_that_is_left_early_can_be_closed(tmp_path):
