@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -54,16 +56,27 @@ def test_what_was_put_is_what_the_table_holds(batches, skipped, room):
     assert frame["eth_src"].null_count() == len(vlan)
 
 
-@pytest.mark.parametrize("room", [0, 100, 3_000])
+@pytest.mark.parametrize("room", [0, 500, 30_000])
 def test_columns_that_are_mapped_grow_like_others(monkeypatch, room):
     """Too little room costs a copy and nothing else; what was written but never put is null."""
     monkeypatch.setattr(sheet, "_MAPPED_BYTES", 64)
-    made = Sheet("packets", 100, room)
+    made = Sheet("packets", 500, room)
     for number in range(20):
         if number:
-            made.go_on(100)
-        made.put(None, tcp_seq=np.arange(100, dtype=np.uint32) + number * 100)
+            made.go_on(500)
+        made.put(None, tcp_seq=np.arange(500, dtype=np.uint32) + number * 500)
         made.column("tcp_ack")[:] = 7
     frame = made.frame()
-    assert frame["tcp_seq"].to_list() == list(range(2_000))
-    assert frame["tcp_ack"].null_count() == 2_000
+    assert frame["tcp_seq"].to_list() == list(range(10_000))
+    assert frame["tcp_ack"].null_count() == 10_000
+
+
+@pytest.mark.skipif(sheet._HUGE is None, reason="no huge pages here")
+def test_room_to_spare_is_given_back():
+    """Of a column's memory the pages behind its last row hold nothing any more, and no other."""
+    page = mmap.PAGESIZE
+    column = sheet._zeros(1 << 20, np.uint8)
+    column[:] = 1
+    sheet._trim(column, page + 1)
+    assert column[: 2 * page].all()
+    assert not column[2 * page :].any()
