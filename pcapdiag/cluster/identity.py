@@ -102,8 +102,8 @@ def marks(vantage: VantageTables, flows: pl.DataFrame, *, opening: bool = False)
     """
     if flows.is_empty():
         return pl.DataFrame(schema=_MARKS)
-    rows = vantage.packets.lazy().with_row_index("row")
-    chosen = pl.col("flow").is_not_null() & pl.col("copy_of").is_null()
+    rows = vantage.packets_of(flows["flow"], row=True)
+    chosen = pl.col("copy_of").is_null()
     if opening:
         chosen = chosen & ((pl.col("tcp_flags") & int(TcpFlag.SYN)) != 0)
     wanted = (
