@@ -50,7 +50,11 @@ def _repeats(case: Case, first: pl.DataFrame) -> int:
         total += (
             vantage.packets_of(here["flow"])
             .filter(pl.col("payload_len") > 0, pl.col("copy_of").is_null())
-            .join(here.lazy().select("flow", "by_orig", "told_ns"), on=["flow", "by_orig"])
+            .join(
+                here.lazy().select("flow", "by_orig", "told_ns"),
+                on=["flow", "by_orig"],
+                maintain_order="left",
+            )
             .with_columns(pl.int_range(pl.len()).over("flow", "by_orig", "tcp_seq").alias("nth"))
             .filter(
                 pl.col("nth") > 0,
