@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,17 @@ from pcapdiag.flows import partitions
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "pmtud-blackhole-dr"
 
+STREAMING = """
+from pcapdiag import spool
+from pcapdiag.cli import main
+from pcapdiag.flows import partitions
+if __name__ == "__main__":
+    spool.IN_MEMORY_ROWS = 0
+    spool.CHUNK_ROWS = partitions.PART_ROWS = 50
+    main()
+"""
+"""pcapdiag with bounds so low that tables take several files and parts."""
+
 CAPTURES = ["director.pcap", "rs1.pcap", "rs2.pcap"]
 
 
@@ -26,7 +40,10 @@ def _run(*arguments):
 
 def _verdict(*arguments):
     """Return the result but for when it was made, of which files, and other tools' words."""
-    result = json.loads(_run("analyze", *arguments, "--no-html", "--json", "-"))
+    return _timeless(json.loads(_run("analyze", *arguments, "--no-html", "--json", "-")))
+
+
+def _timeless(result):
     del result["generated_at"]
     for vantage in result["vantages"]:
         del vantage["files"]
@@ -78,6 +95,27 @@ def test_flood(plain, monkeypatch):
     """Nor does it whether TCP's senders are held, or made of flows when they are asked for."""
     monkeypatch.setattr(sides, "MANY_FLOWS", 0)
     assert _verdict(*CAPTURES) == plain
+
+
+@pytest.mark.parametrize(
+    "sample", ["icmp-unreachable-not-forwarded-nat", "redirect-to-router-onearm"]
+)
+def test_spooled_where_order_counts(sample, monkeypatch):
+    """What counts repetitions, or names the first of several, finds rows in order in files, too.
+
+    Polars keeps the order of rows by itself where it has one thread, or holds them in memory.
+    """
+    monkeypatch.chdir(SAMPLE.parent / sample)
+    captures = [path.name for path in sorted(Path().glob("*.pcap*"))]
+    plain = _verdict(*captures)
+    assert plain["findings"]
+    ended = subprocess.run(
+        [sys.executable, "-P", "-c", STREAMING, "analyze", *captures, "--no-html", "--json", "-"],
+        env=os.environ | {cores.VARIABLE: "4", cores.ENGINE: "streaming"},
+        capture_output=True,
+        check=True,
+    )
+    assert _timeless(json.loads(ended.stdout)) == plain
 
 
 @pytest.mark.parametrize("spooled", [False, True], ids=["in memory", "spooled"])

@@ -142,9 +142,10 @@ def _of_vantage(case: Case, index: int, verdict: str, *, sent: bool = False) -> 
         # A second sight is bad and the first was not: the host passed it on so.
         bad = vantage.icmp.filter(pl.col("icmp_checksum") == verdict)["row"]
         passed_on = ~pl.col("again").is_in(bad.implode())
-        found = found.filter(
-            pl.when(pl.col("again").is_null()).then(leaves).otherwise(passed_on)
-        ).unique(pl.coalesce("again", "row"), keep="first", maintain_order=True)
+        found = found.filter(pl.when(pl.col("again").is_null()).then(leaves).otherwise(passed_on))
+        found = found.sort("row").unique(
+            pl.coalesce("again", "row"), keep="first", maintain_order=True
+        )
     else:
         found = found.filter(pl.col("again").is_null(), (verdict != "bad") | ~leaves)
     return found.with_columns(

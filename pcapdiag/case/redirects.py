@@ -178,6 +178,7 @@ def _later_frames(packets: Table, told: pl.DataFrame, directors: Sequence[int]) 
             left_on=["eth_src", "dst_hi", "dst_lo"],
             right_on=["seen_eth_dst", "quoted_dst_hi", "quoted_dst_lo"],
         )
+        .sort("row")
         .group_by(
             "after_vantage",
             "seen_vantage",
