@@ -12,7 +12,6 @@ import importlib
 import os
 import signal
 import sys
-import threading
 import traceback
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,12 +20,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from pcapdiag.cli import streams
+from pcapdiag.cli import signals, streams
 from pcapdiag.errors import CaptureError, PcapdiagError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import FrameType
 
 NAME: Final = "pcapdiag"
 
@@ -40,9 +38,6 @@ COMMANDS: Final = {
     "render": "Write a report again from a saved result.",
 }
 """Command -> its line in `pcapdiag --help`, in the order shown; the first line of its own help."""
-
-ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
-"""What ends a run beside Control-C, and leaves nothing behind."""
 
 _BLAS_THREADS: Final = "OPENBLAS_NUM_THREADS"
 """No matrix is multiplied here, but numpy's threads for it spin for a tenth of a second when they
@@ -91,14 +86,6 @@ class Exit(IntEnum):
     HUNG_UP = 129  # 128 + SIGHUP, as a shell reports it
     INTERRUPTED = 130  # likewise
     TERMINATED = 143  # likewise
-
-
-class Ended(BaseException):
-    """A signal ends the program: as an interrupt, no `except Exception` holds it up."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.signal = signal.Signals(number)
 
 
 @dataclass(slots=True)
@@ -177,7 +164,7 @@ class Program(click.Group):
 
         if not standalone_mode:
             return settle(run, session)
-        with _ending_tidily():
+        with signals.ending_tidily():
             code = settle(run, session)
         sys.exit(code)
 
@@ -198,30 +185,6 @@ def _quiet_pipe() -> Iterator[None]:
         raise click.exceptions.Exit(Exit.OK) from None
 
 
-@contextlib.contextmanager
-def _ending_tidily() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block as Control-C would: what it made for the while goes.
-
-    One that is ignored (nohup) stays so.
-    """
-    taken = []
-    if threading.current_thread() is threading.main_thread():
-        for number in ENDING:
-            if signal.getsignal(number) is signal.SIG_DFL:
-                signal.signal(number, _end)
-                taken.append(number)
-    try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
-
-
-def _end(number: int, _frame: FrameType | None) -> None:
-    signal.signal(number, signal.SIG_IGN)  # a second one would end the tidying
-    raise Ended(number)
-
-
 def settle(run: Callable[[], int], session: Session) -> int:
     """Return the exit code of `run`, its errors told on standard error in one line each."""
     code: int
@@ -229,9 +192,11 @@ def settle(run: Callable[[], int], session: Session) -> int:
         code = run()
         streams.finish()
     except (KeyboardInterrupt, click.Abort):
+        signals.heard()
         streams.error("interrupted")
         code = Exit.INTERRUPTED
-    except Ended as ended:
+    except signals.Ended as ended:
+        signals.heard()
         hung_up = ended.signal == signal.SIGHUP
         streams.error("hung up" if hung_up else "terminated")
         code = Exit.HUNG_UP if hung_up else Exit.TERMINATED

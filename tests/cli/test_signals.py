@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from pcapdiag.cli import cores, program
+from pcapdiag.cli import cores, program, signals
 
 PROGRAM = """
 import threading
@@ -70,7 +71,7 @@ def heard():
     """Let signals reach what a test starts, though the tests may run in the background."""
     before = {
         signal.SIGINT: signal.signal(signal.SIGINT, signal.default_int_handler),
-        **{number: signal.signal(number, signal.SIG_DFL) for number in program.ENDING},
+        **{number: signal.signal(number, signal.SIG_DFL) for number in signals.ENDING},
     }
     yield
     for number, handler in before.items():
@@ -162,6 +163,40 @@ def test_an_interrupt_reaches_a_run_that_waits(place, command, when):
     )
     with process:
         assert process.wait(LONG_S) == 130
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, signals.Ended)],
+)
+def test_what_is_swallowed_is_raised_again(number, raised):
+    """Numpy, looking for an attribute, takes whatever is raised for "there is none"."""
+    signalled, tidied = [], []
+
+    class Operand:
+        def __getattr__(self, name):
+            if not signalled:
+                signalled.append(name)
+                signal.raise_signal(number)
+            raise AttributeError(name)
+
+        def __eq__(self, _other):
+            return True
+
+        __hash__ = None
+
+    def wait():
+        assert np.zeros(1, np.uint8) == Operand()
+        assert signalled  # and nothing was raised
+        try:
+            select.select([], [], [], LONG_S)
+        finally:
+            signal.raise_signal(number)  # a second one, which does not end the tidying
+            tidied.append(True)
+
+    with pytest.raises(raised), signals.ending_tidily():
+        wait()
+    assert tidied
 
 
 def test_an_ignored_hang_up_stays_ignored(monkeypatch):
