@@ -8,8 +8,9 @@ The floors, imports go downward only (tests/test_architecture.py holds that):
 - `capture/`: files to frames
 - `decode/`: frame bytes to tables
 - `flows/`: packets to conversations and ICMP errors; `export/`: tables to files
-- `cluster/`: several vantages to one cluster; `kernel/`: what hosts do, without captures
-- `case/`: the tables and questions that a rule sees
+- `cluster/`: several vantages to one cluster, a file a step; in its rooms what the steps rest on;
+  `kernel/`: what hosts do, without captures
+- `case/`: the tables and questions that a rule sees; a room for each family of questions
 - `rule`: the contract of a rule; `rules/` (top-level folder): one fault a file
 - `registry`, `engine`, `folding`: rules run over a case; `workers`, `processes`: captures read
 - `dissect/`, `exhibits`: cited frames in Wireshark's words, or scapy's, after everything is judged

@@ -13,7 +13,8 @@ import polars as pl
 from pcapdiag import __version__, beside, folding, registry, spool, workers
 from pcapdiag.addresses import ip_text, mac_text
 from pcapdiag.capture import linktype
-from pcapdiag.case import Case, figures
+from pcapdiag.case import Case
+from pcapdiag.case.shown import figures
 from pcapdiag.decode.packets import Decoded
 from pcapdiag.errors import CaptureError, RuleError, UnreadableCapture
 from pcapdiag.facts import Facts

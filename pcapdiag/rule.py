@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pcapdiag.case import Case
 from pcapdiag.case.incidents import MAX_INCIDENTS, incidents
 from pcapdiag.case.phrases import counted
-from pcapdiag.case.quality import Quality
-from pcapdiag.case.stall_totals import StallTotals
+from pcapdiag.case.sizes.stall_totals import StallTotals
+from pcapdiag.case.wire.quality import Quality
 from pcapdiag.result import (
     Cause,
     Clean,

@@ -357,6 +357,34 @@ def test_parts_of_one_floor_do_not_need_each_other() -> None:
         _order(circle)
 
 
+def _rooms(program: list[Module]) -> tuple[str, ...]:
+    """Return the rooms (folders inside a part), what is imported first; types are not asked for."""
+    rooms = {each.name for each in program if each.package and each.name.count(".") == 2}
+    graph: dict[str, set[str]] = {room: set() for room in rooms}
+    for module in program:
+        room = ".".join(module.name.split(".")[:3])
+        for imported in _imports(module):
+            below = ".".join(imported.module.split(".")[:3])
+            if {room, below} <= rooms and below != room and not imported.typing:
+                graph[room].add(below)
+    return tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
+def test_rooms_do_not_need_each_other() -> None:
+    """Nor do imports between the rooms of a part run in a circle, but for types."""
+    order = _rooms(_program())
+    assert order.index("pcapdiag.cluster.matching") < order.index("pcapdiag.cluster.cast")
+    assert order.index("pcapdiag.case.errors") < order.index("pcapdiag.case.sizes")
+    circle = [
+        Module("pcapdiag.case.errors", ast.Module([], []), package=True),
+        Module("pcapdiag.case.sizes", ast.Module([], []), package=True),
+        _module("pcapdiag.case.errors.ptb", "from pcapdiag.case.sizes import stalls"),
+        _module("pcapdiag.case.sizes.stalls", "from pcapdiag.case.errors.ptb import told"),
+    ]
+    with pytest.raises(graphlib.CycleError):
+        _rooms(circle)
+
+
 def _loaded(statement: str) -> set[str]:
     """Return which heavy modules a fresh interpreter has after `statement`."""
     script = f"import sys\n{statement}\nprint(*sys.modules)"

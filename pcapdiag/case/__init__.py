@@ -1,4 +1,4 @@
-"""The tables and questions that a rule sees; each family of questions is a file, asked lazily."""
+"""The tables and questions that a rule sees; each family of questions is a room, asked lazily."""
 
 from pcapdiag.case.case import Case
 

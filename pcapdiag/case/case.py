@@ -1,7 +1,7 @@
 """One case: the vantages, the cluster they show, and the questions a rule may ask of them.
 
-Everything here is computed at most once, when first asked for. Questions live in the other files
-of this folder, a family each; this class is their front door.
+Everything here is computed at most once, when first asked for. Questions live in the rooms of
+this folder, a family each; this class is their front door.
 """
 
 from __future__ import annotations
@@ -14,44 +14,45 @@ import polars as pl
 
 from pcapdiag import spool
 from pcapdiag.addresses import ip_text, mac_text
-from pcapdiag.case import (
+from pcapdiag.case import frames, members, sides, visibility
+from pcapdiag.case.errors import (
     checksums,
-    claims,
-    detours,
-    forgotten,
-    fragments,
-    frames,
-    loops,
-    mastership,
-    members,
-    neighbours,
-    openings,
-    path_sizes,
-    price,
     prohibitions,
     ptb,
-    quality,
     quench,
-    reactions,
-    redirect_criteria,
-    redirects,
+    rewrites,
+    spoofing,
+    unreachables,
+    unusable,
+)
+from pcapdiag.case.requests import (
+    forgotten,
+    openings,
     refusals,
     refused_requests,
     resets,
-    rewrites,
-    sides,
-    spoofing,
+    unanswered,
+    vanished,
+)
+from pcapdiag.case.sizes import (
+    path_sizes,
+    price,
+    reactions,
     stall_proof,
     stall_totals,
     stalls,
-    transport_sums,
     tunnels,
-    unanswered,
-    unreachables,
-    unusable,
-    vanished,
-    visibility,
 )
+from pcapdiag.case.ways import (
+    claims,
+    detours,
+    loops,
+    mastership,
+    neighbours,
+    redirect_criteria,
+    redirects,
+)
+from pcapdiag.case.wire import fragments, quality, transport_sums
 from pcapdiag.cluster import (
     clock,
     connections,

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import polars as pl
 
-from pcapdiag.cluster import delays, links, steps
-from pcapdiag.cluster.macs import find as find_macs
+from pcapdiag.cluster.cast.macs import find as find_macs
+from pcapdiag.cluster.clocks import delays, steps
+from pcapdiag.cluster.matching import links
 from pcapdiag.cluster.orientation import oriented
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from pcapdiag.cluster.delays import Bounds
+    from pcapdiag.cluster.clocks.delays import Bounds
     from pcapdiag.cluster.topology import Topology
     from pcapdiag.flows.vantage import VantageTables
 

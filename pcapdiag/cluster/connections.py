@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag.cluster import owners, states
+from pcapdiag.cluster.cast import owners
+from pcapdiag.cluster.joined import states
 from pcapdiag.cluster.orientation import oriented
 from pcapdiag.schema import LEG_KINDS, conform
 

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag.cluster import relays
 from pcapdiag.cluster.orientation import oriented
+from pcapdiag.cluster.verdicts import relays
 from pcapdiag.protocols import FRAG_NEEDED, IcmpType, IpProto
 from pcapdiag.schema import CONTRACT_VERDICTS, conform, empty
 

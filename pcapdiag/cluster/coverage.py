@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import polars as pl
 
 from pcapdiag.addresses import ip_text
-from pcapdiag.cluster import gaps, losses, standstills
-from pcapdiag.cluster.egress import common_span, leaving
 from pcapdiag.cluster.orientation import oriented_one
+from pcapdiag.cluster.visible import gaps, losses, standstills
+from pcapdiag.cluster.visible.egress import common_span, leaving
 from pcapdiag.protocols import IpProto
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pcapdiag.cluster.clock import Clocks
-    from pcapdiag.cluster.gaps import Span
-    from pcapdiag.cluster.losses import Loss, Losses
     from pcapdiag.cluster.parts import Address
     from pcapdiag.cluster.topology import Topology
+    from pcapdiag.cluster.visible.gaps import Span
+    from pcapdiag.cluster.visible.losses import Loss, Losses
     from pcapdiag.flows.vantage import VantageTables
 
 MARGIN_NS: Final = 1_000_000_000

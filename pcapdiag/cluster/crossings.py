@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag.cluster.places import place
-from pcapdiag.cluster.quotes import about
+from pcapdiag.cluster.joined.places import place
+from pcapdiag.cluster.joined.quotes import about
 from pcapdiag.schema import VERDICTS, conform, empty
 
 if TYPE_CHECKING:

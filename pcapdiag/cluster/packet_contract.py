@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag.cluster import answers, exits, sums
+from pcapdiag.cluster.matching import sums
+from pcapdiag.cluster.verdicts import answers, exits
 from pcapdiag.schema import CONTRACT_VERDICTS, conform, empty
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
-from pcapdiag.cluster import packet_sights, pieces
+from pcapdiag.cluster.joined import packet_sights
+from pcapdiag.cluster.matching import pieces
 from pcapdiag.flows.sightings import NAMED_FORWARD_NS, UNNAMED_FORWARD_NS
 from pcapdiag.protocols import IpProto
 from pcapdiag.schema import conform

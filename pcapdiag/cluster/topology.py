@@ -15,9 +15,10 @@ import polars as pl
 
 from pcapdiag import spool
 from pcapdiag.addresses import ip_text
-from pcapdiag.cluster import edges, identity, macs, masquerade, roles, services
-from pcapdiag.cluster import hosts as members_of
-from pcapdiag.cluster.observed import Observed, observe
+from pcapdiag.cluster.cast import edges, macs, masquerade, roles, services
+from pcapdiag.cluster.cast import hosts as members_of
+from pcapdiag.cluster.cast.observed import Observed, observe
+from pcapdiag.cluster.matching import identity
 from pcapdiag.cluster.orientation import oriented
 from pcapdiag.cluster.parts import Address, EdgeInfo, HostInfo, ServiceInfo, VantageRole
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Literal
 
-    from pcapdiag.cluster.evidence import Evidence
+    from pcapdiag.cluster.cast.evidence import Evidence
     from pcapdiag.flows.vantage import VantageTables
     from pcapdiag.site import Site
 

@@ -10,9 +10,9 @@ from stories import case
 
 from pcapdiag import engine
 from pcapdiag.capture.vantages import resolve
-from pcapdiag.case import figures
-from pcapdiag.case.ladder import _rhythm, ladder
-from pcapdiag.case.timeline import timeline
+from pcapdiag.case.shown import figures
+from pcapdiag.case.shown.ladder import _rhythm, ladder
+from pcapdiag.case.shown.timeline import timeline
 from pcapdiag.result import Cause, Confidence, Evidence, Finding, Severity
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "pmtud-blackhole-dr"

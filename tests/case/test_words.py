@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stories import case
 
-from pcapdiag.case.words import described
+from pcapdiag.case.shown.words import described
 from pcapdiag.result import Cause, Confidence, Dissection, Evidence, Finding, Severity
 
 STORY = """

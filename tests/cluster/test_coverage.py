@@ -7,8 +7,8 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from pcapdiag.cluster import gaps
 from pcapdiag.cluster.coverage import filter_keeps_icmp
+from pcapdiag.cluster.visible import gaps
 
 SECOND = 1_000_000_000
 MS = 1_000_000
@@ -277,7 +277,7 @@ def test_a_capture_without_evidence_proves_nothing(cluster, analyse) -> None:
 
 def test_rings_cover_from_first_to_last_file(cluster) -> None:
     """Files that follow each other are one capture; files side by side share only a part."""
-    from pcapdiag.cluster.egress import common_span
+    from pcapdiag.cluster.visible.egress import common_span
 
     net = cluster()
     net.connect("rs1")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pcapdiag.cluster import topology
-from pcapdiag.cluster.observed import observe
+from pcapdiag.cluster.cast.observed import observe
 from pcapdiag.cluster.orientation import oriented
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pcapdiag.cluster import identity, links
+from pcapdiag.cluster.matching import identity, links
 from pcapdiag.cluster.orientation import oriented
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pcapdiag.addresses import pack_ip, pack_mac
-from pcapdiag.cluster import macs, passages
+from pcapdiag.cluster.cast import macs
+from pcapdiag.cluster.matching import passages
 
 
 def test_the_capturing_host_is_on_every_frame(cluster, mac) -> None:

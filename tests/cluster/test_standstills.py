@@ -7,7 +7,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from pcapdiag.cluster import gaps
+from pcapdiag.cluster.visible import gaps
 
 SECOND = 1_000_000_000
 

@@ -7,7 +7,7 @@ from pcapdiag.rules import realserver_gone
 from stories import case, cited, marked
 from traces import START_NS
 
-from pcapdiag.cluster import gaps
+from pcapdiag.cluster.visible import gaps
 from pcapdiag.result import Clean, Finding, NotExamined
 
 

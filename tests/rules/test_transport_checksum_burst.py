@@ -14,7 +14,8 @@ from traces import trace
 
 from pcapdiag import engine
 from pcapdiag.capture.vantages import resolve
-from pcapdiag.case import Case, transport_sums
+from pcapdiag.case import Case
+from pcapdiag.case.wire import transport_sums
 from pcapdiag.result import Clean, Finding, NotExamined, Severity
 from pcapdiag.schema import VERDICTS
 

@@ -1,0 +1,1 @@
+"""ICMP errors: what they say, whom they reach, and whether they can be believed."""

@@ -1,0 +1,1 @@
+"""What a finding shows beside its sentence: figures, sequence diagrams, frames in words."""

@@ -1,0 +1,1 @@
+"""Path MTU: which packet sizes pass, who was told of it, and what that costs."""

@@ -1,0 +1,1 @@
+"""Which way frames take: redirects, detours, loops, and who claims an address."""

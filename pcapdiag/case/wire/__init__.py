@@ -1,0 +1,1 @@
+"""What captures and wires did to packets: loss, cuts, fragments, checksums."""

@@ -1,0 +1,1 @@
+"""Who plays which part: MACs, hosts, services and their forwarding methods."""

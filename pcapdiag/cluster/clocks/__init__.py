@@ -1,0 +1,1 @@
+"""How far the clocks of vantages are apart: bounds, and where a clock was stepped."""

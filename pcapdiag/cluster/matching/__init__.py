@@ -1,0 +1,1 @@
+"""What makes packets and flows the same ones at another place."""

@@ -1,0 +1,1 @@
+"""What a director did with a packet or an error: each fact one function."""

@@ -1,0 +1,1 @@
+"""When and where a vantage could have seen a packet: gaps, losses, standstills."""
