@@ -6,6 +6,7 @@ import contextlib
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 AGAIN_S: Final = 0.2
 """How long after it was raised in vain an exception is raised again; nobody who presses Control-C
 notices."""
+
+SOON_S: Final = 1e-6
+"""A timer's shortest time: 0 would stop it."""
 
 
 class Ended(BaseException):
@@ -59,24 +63,53 @@ class _Handler:
 
     def __init__(self) -> None:
         self._number: int | None = None
+        self._alarm: _Alarm | None = None
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
         if _is_being_handled():  # another one would end the tidying
             return
         if self._number is None:
             self._number = number
-            signal.signal(signal.SIGALRM, self)
-            signal.setitimer(signal.ITIMER_REAL, AGAIN_S, AGAIN_S)
+            self._alarm = _Alarm(self)
         raise KeyboardInterrupt if self._number == signal.SIGINT else Ended(self._number)
+
+    def rest(self) -> None:
+        """Raise nothing any more."""
+        if self._alarm is not None:
+            self._alarm.give_back()
+            self._alarm = None
+
+
+class _Alarm:
+    """The timer and its signal, which may be those of a program that embeds the command."""
+
+    def __init__(self, handler: _Handler) -> None:
+        """Take both, to call `handler` again and again."""
+        self._since_s = time.monotonic()
+        self._timer_before = signal.setitimer(signal.ITIMER_REAL, 0)
+        self._handler_before = signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, AGAIN_S, AGAIN_S)
+
+    def give_back(self) -> None:
+        """Let the timer go on as if it had not been taken; what fell due meanwhile comes now."""
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # what comes while this is done
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._handler_before is not None:  # None: not Python's, so not to be had again
+            signal.signal(signal.SIGALRM, self._handler_before)
+        left_s, interval_s = self._timer_before
+        if left_s:
+            left_s = max(left_s - (time.monotonic() - self._since_s), SOON_S)
+        signal.setitimer(signal.ITIMER_REAL, left_s, interval_s)
 
 
 def heard() -> None:
     """Raise nothing any more: what ends the run has arrived where that is told."""
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGALRM, signal.SIGINT, *ENDING):
-            if isinstance(signal.getsignal(number), _Handler):
+        for number in (signal.SIGINT, *ENDING):
+            handler = signal.getsignal(number)
+            if isinstance(handler, _Handler):
                 signal.signal(number, signal.SIG_IGN)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+                handler.rest()
 
 
 def _is_being_handled() -> bool:

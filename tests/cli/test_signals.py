@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -110,6 +112,17 @@ def _pipe(place, name):
     return place / name
 
 
+def _read_when_over(process, pipes):
+    """Open what waits for readers, once the program that should have been them has ended."""
+
+    def end():
+        process.wait()
+        for pipe in pipes:
+            os.close(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))
+
+    threading.Thread(target=end, daemon=True).start()
+
+
 @pytest.mark.parametrize(
     ("number", "code", "said"),
     [
@@ -138,6 +151,7 @@ def test_no_process_outlives_the_run(started, place, number, code):
     """Those that read captures end with the run, though they wait for their captures' bytes."""
     pipes = [_pipe(place, name) for name in ("director.pipe", "rs1.pipe")]
     process = started("director=director.pipe", "rs1=rs1.pipe", "--jobs", "2")
+    _read_when_over(process, pipes)  # or the next line would wait for ever, had the start failed
     with pipes[0].open("wb") as one, pipes[1].open("wb") as other:  # once both are being read
         process.send_signal(number)
         assert process.wait(LONG_S) == code
@@ -197,6 +211,28 @@ def test_what_is_swallowed_is_raised_again(number, raised):
     with pytest.raises(raised), signals.ending_tidily():
         wait()
     assert tidied
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_the_timer_of_who_embeds_the_command_goes_on(ends):
+    """Neither a run that comes to its end nor one that is ended takes another's alarm away."""
+
+    def ring(*_):
+        """Take the embedding program's alarm."""
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, 2 * LONG_S, LONG_S)
+    try:
+        with contextlib.suppress(signals.Ended), signals.ending_tidily():
+            if ends:
+                signal.raise_signal(signal.SIGTERM)
+        left_s, interval_s = signal.getitimer(signal.ITIMER_REAL)
+        assert signal.getsignal(signal.SIGALRM) is ring
+        assert LONG_S < left_s < 2 * LONG_S
+        assert interval_s == LONG_S
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_an_ignored_hang_up_stays_ignored(monkeypatch):
