@@ -18,6 +18,7 @@ from pcapdiag.case.shown import figures
 from pcapdiag.decode.packets import Decoded
 from pcapdiag.errors import CaptureError, RuleError, UnreadableCapture
 from pcapdiag.facts import Facts
+from pcapdiag.flows import side_tables
 from pcapdiag.flows import vantage as vantages
 from pcapdiag.result import (
     MAX_EVIDENCE,
@@ -319,30 +320,19 @@ def _within(decoded: Decoded, start: int | None, end: int | None) -> Decoded:
         keep &= pl.col("time_ns") < end
     keep = keep.fill_null(value=True)
     old = decoded.packets.lazy().select("time_ns").with_row_index("row").filter(keep)
-    rows = old.select("row").collect().with_row_index("new")
-    packets = decoded.packets
-    if isinstance(packets, pl.DataFrame):
-        packets = packets.filter(keep)
-    else:
-        kept = spool.spooled((chunk.filter(keep) for chunk in packets.chunks()), packets.folder)
-        spool.discard(packets)
-        packets = kept
+    rows = old.select("row").collect()["row"].to_numpy()
 
-    def rebase(table: pl.DataFrame) -> pl.DataFrame:
-        return (
-            table.join(rows, on="row", how="inner", maintain_order="left")
-            .with_columns(pl.col("new").cast(pl.UInt32).alias("row"))
-            .drop("new")
-        )
+    def about_them(side: pl.DataFrame) -> pl.DataFrame:
+        return side_tables.renumbered(side, rows)
 
     return Decoded(
-        packets=packets,
-        tunnels=rebase(decoded.tunnels),
-        sacks=rebase(decoded.sacks),
-        icmp=rebase(decoded.icmp),
-        arp=rebase(decoded.arp),
-        vrrp=rebase(decoded.vrrp),
-        ipvs_sync=rebase(decoded.ipvs_sync),
+        packets=spool.replaced(decoded.packets, lambda chunk: chunk.filter(keep)),
+        tunnels=spool.replaced(decoded.tunnels, about_them),
+        sacks=spool.replaced(decoded.sacks, about_them),
+        icmp=about_them(decoded.icmp),
+        arp=about_them(decoded.arp),
+        vrrp=about_them(decoded.vrrp),
+        ipvs_sync=about_them(decoded.ipvs_sync),
     )
 
 

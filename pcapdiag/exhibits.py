@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import polars as pl
 
@@ -40,7 +40,10 @@ def dissected(result: Result, vantages: Sequence[VantageTables], exhibits: Exhib
     notes = list(exhibits.notes)
     found: dict[tuple[str, str, int], Dissection] = {}
     if cited:
-        frames, leads = zip(*(_opened(vantages[item.vantage], item) for item in cited), strict=True)
+        gue = _in_gue(vantages, cited)
+        frames, leads = zip(
+            *(_opened(item, gue.get((item.vantage, item.row))) for item in cited), strict=True
+        )
         with TemporaryDirectory(prefix="pcapdiag-", ignore_cleanup_errors=True) as folder:
             slice_path = Path(folder) / "cited.pcapng"
             _write_slice(slice_path, frames)
@@ -73,18 +76,35 @@ def _worst_first(exhibits: Exhibits, result: Result) -> list[Exhibit]:
     return sorted(cited, key=lambda item: order.get(_key(item), 0))
 
 
-def _opened(vantage: VantageTables, item: Exhibit) -> tuple[Frame, tuple[str, ...]]:
+def _in_gue(
+    vantages: Sequence[VantageTables], cited: Sequence[Exhibit]
+) -> dict[tuple[int, int], dict[str, Any]]:
+    """Return, by vantage and row, what is known of the GUE around those that are in any."""
+    rows: dict[int, list[int]] = {}
+    for item in cited:
+        rows.setdefault(item.vantage, []).append(item.row)
+    return {
+        (vantage, outer["row"]): outer
+        for vantage, wanted in rows.items()
+        for outer in vantages[vantage]
+        .tunnels.lazy()
+        .filter(pl.col("row").is_in(wanted), pl.col("kind") == "gue")
+        .collect()
+        .iter_rows(named=True)
+    }
+
+
+def _opened(item: Exhibit, outer: dict[str, Any] | None) -> tuple[Frame, tuple[str, ...]]:
     """Return a frame without payload, and without the headers of GUE, which tshark 4.0 lacks."""
     from pcapdiag.dissect import Frame
 
     data = item.raw.data[: item.headers]
-    outer = vantage.tunnels.filter((pl.col("row") == item.row) & (pl.col("kind") == "gue"))
-    if outer.is_empty() or not item.version:
+    if outer is None or not item.version:
         return Frame(data, item.raw.linktype, item.raw.wire_len), ()
-    row = outer.row(0, named=True)
-    source = endpoint_text(row["outer_src_hi"], row["outer_src_lo"], row["outer_src_port"])
-    target = endpoint_text(row["outer_dst_hi"], row["outer_dst_lo"], row["outer_dst_port"])
-    lead = f"Generic UDP Encapsulation: {source} > {target}, outer IP length {row['outer_ip_len']}"
+    source = endpoint_text(outer["outer_src_hi"], outer["outer_src_lo"], outer["outer_src_port"])
+    target = endpoint_text(outer["outer_dst_hi"], outer["outer_dst_lo"], outer["outer_dst_port"])
+    length = outer["outer_ip_len"]
+    lead = f"Generic UDP Encapsulation: {source} > {target}, outer IP length {length}"
     linktype = _RAW_IPV6 if item.version == 6 else _RAW_IPV4
     inside = Frame(data[item.inner :], linktype, item.raw.wire_len - item.inner)
     return inside, (f"{lead} (left out of what follows)",)

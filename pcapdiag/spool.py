@@ -223,6 +223,35 @@ def spooled(frames: Iterable[pl.DataFrame], folder: str) -> Spooled:
     return filed(_chunked(frames), folder)
 
 
+class Pile:
+    """A table written as its frames come, to files of about CHUNK_ROWS rows."""
+
+    def __init__(self, folder: str) -> None:
+        """Write nothing yet."""
+        self._folder = folder
+        self._held: list[pl.DataFrame] = []
+        self._paths: list[str] = []
+        self._heights: list[int] = []
+
+    def add(self, table: pl.DataFrame) -> None:
+        """Add rows at the end. Raises SpoolError."""
+        for frame in frames(table):
+            self._held.append(frame)
+            if sum(map(len, self._held)) >= CHUNK_ROWS:
+                self._put()
+
+    def table(self) -> Spooled:
+        """Return what was added; nothing can be afterwards. Raises SpoolError."""
+        if sum(map(len, self._held)) or not self._paths:
+            self._put()
+        return Spooled(tuple(self._paths), tuple(self._heights))
+
+    def _put(self) -> None:
+        frame = _taken(self._held)
+        self._paths.append(written(frame, self._folder))
+        self._heights.append(len(frame))
+
+
 def filed(frames: Iterable[pl.DataFrame], folder: str) -> Spooled:
     """Write each frame to a file, beside the making of the next one.
 
@@ -292,11 +321,20 @@ def records(path: str, dtype: np.dtype[np.void], begin: int, end: int) -> NDArra
     return np.fromfile(path, dtype, end - begin, offset=begin * dtype.itemsize)
 
 
-def loaded(table: Spooled) -> pl.DataFrame:
+def loaded(table: Table) -> pl.DataFrame:
     """Return a table in memory, and remove its files."""
-    whole = pl.concat(table.chunks(), rechunk=True)
+    whole = pl.concat(frames(table), rechunk=True)
     discard(table)
     return whole
+
+
+def replaced(table: Table, how: Callable[[pl.DataFrame], pl.DataFrame]) -> Table:
+    """Return what `how` makes of the rows, kept as they were; files of the old are removed."""
+    if isinstance(table, pl.DataFrame):
+        return how(table)
+    made = spooled(map(how, table.chunks()), table.folder)
+    discard(table)
+    return made
 
 
 def copied(file: IO[bytes], place: Path) -> None:

@@ -27,7 +27,7 @@ from pcapdiag.capture import indexed
 from pcapdiag.capture.reader import open_capture
 from pcapdiag.capture.source import STDIN
 from pcapdiag.decode.alike_errors import FirstOfAlike
-from pcapdiag.decode.gathered import gather
+from pcapdiag.decode.gathered import filed, gather
 from pcapdiag.decode.packets import GUE_PORTS
 from pcapdiag.errors import CaptureError, UnreadableCapture
 from pcapdiag.export import index
@@ -226,18 +226,16 @@ def _within_memory(
     path: str, capture: int, read: ReadCapture, limit: int, work: WorkDirectory | None
 ) -> ReadCapture:
     """Spool what came from elsewhere and is too much to be held, and hold what is not."""
-    table = read.decoded.packets
-    if isinstance(table, spool.Spooled):
-        if len(table) > limit:
-            return read
-        return replace(read, decoded=replace(read.decoded, packets=spool.loaded(table)))
-    if work is None or len(table) <= limit:
+    packets = read.decoded.packets
+    fits = len(packets) <= limit
+    if isinstance(packets, spool.Spooled):
+        return replace(read, decoded=read.decoded.kept(spool.loaded)) if fits else read
+    if work is None or fits:
         return read
     try:
-        kept = spool.spooled(table.iter_slices(spool.CHUNK_ROWS), work.folder(capture))
+        return replace(read, decoded=filed(read.decoded, work.folder(capture)))
     except SpoolError as error:
         raise UnreadableCapture(path, str(error)) from error
-    return replace(read, decoded=replace(read.decoded, packets=kept))
 
 
 class Options(NamedTuple):
@@ -267,12 +265,11 @@ def _read_elsewhere(path: str, place: str, capture: int, options: Options) -> Re
         )
     except CaptureError as error:
         raise type(error)(path, error.message) from error
-    packets = read.decoded.packets
-    if options.work is not None and isinstance(packets, pl.DataFrame):
+    decoded = read.decoded
+    if options.work is not None and isinstance(decoded.packets, pl.DataFrame):
         # A file is handed over in a fifth of the time that it takes through a pipe.
         with contextlib.suppress(SpoolError):
-            packets = spool.spooled([packets], options.work.folder(capture))
-    decoded = replace(read.decoded, packets=packets)
+            decoded = filed(decoded, options.work.folder(capture))
     return ReadCapture(replace(read.info, path=path), decoded, read.sha256)
 
 

@@ -98,7 +98,12 @@ def test_flood(plain, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "sample", ["icmp-unreachable-not-forwarded-nat", "redirect-to-router-onearm"]
+    "sample",
+    [
+        "icmp-unreachable-not-forwarded-nat",
+        "redirect-to-router-onearm",
+        "tunnel-mss-too-large-ipip",
+    ],
 )
 def test_spooled_where_order_counts(sample, monkeypatch):
     """What counts repetitions, or names the first of several, finds rows in order in files, too.

@@ -13,6 +13,7 @@ from polars.testing import assert_frame_equal
 
 from pcapdiag import engine, spool, workers
 from pcapdiag.capture.vantages import resolve
+from pcapdiag.decode.packets import SPOOLED
 from pcapdiag.errors import CaptureError
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "pmtud-blackhole-dr"
@@ -110,13 +111,14 @@ def test_a_work_directory_that_is_not_there(tmp_path):
         spool.spooled([TABLE], work.path)
 
 
-def test_a_full_disk_costs_one_capture(tmp_path, monkeypatch):
-    """The others are read, and of the half-written file nothing is left."""
+@pytest.mark.parametrize("column", ["tcp_seq", "outer_ttl"])
+def test_a_full_disk_costs_one_capture(tmp_path, monkeypatch, column):
+    """The others are read, and of its tables, of which one did not fit, nothing is left."""
     monkeypatch.setattr(spool, "IN_MEMORY_ROWS", 0)
     write = pl.DataFrame.write_ipc
 
     def full(self, file, **options):
-        if self["capture"][0] == 0:
+        if column in self.columns and file.parent.name == "0":
             file.write_bytes(b"half")
             raise OSError(errno.ENOSPC, "No space left on device")
         return write(self, file, **options)
@@ -126,7 +128,8 @@ def test_a_full_disk_costs_one_capture(tmp_path, monkeypatch):
     with spool.WorkDirectory(str(tmp_path)) as work:
         failure, read = workers.read_captures(paths, work=work)
         files = {str(path) for path in Path(work.path).rglob("*.arrow")}
-        assert files == set(read.decoded.packets.paths)
+        tables = [getattr(read.decoded, name) for name in SPOOLED]
+        assert files == {path for table in tables for path in table.paths}
     assert isinstance(failure, CaptureError)
     assert failure.path == paths[0]
     assert "No space left on device" in failure.message

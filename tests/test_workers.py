@@ -16,6 +16,7 @@ import pytest
 from pcapdiag import spool, workers
 from pcapdiag.capture.reader import CaptureReader
 from pcapdiag.cli import cores
+from pcapdiag.decode.packets import SPOOLED
 from pcapdiag.errors import CaptureError, UnreadableCapture, UsageError
 from pcapdiag.processes import Processes
 
@@ -60,9 +61,10 @@ def test_tables_come_from_other_processes_in_files(paths, tmp_path):
     with spool.WorkDirectory(str(tmp_path)) as work, ProcessPoolExecutor(1, spawn) as pool:
         options = workers.Options(work=work)
         sent = pool.submit(workers._read_elsewhere, paths[0], paths[0], 0, options).result()
-        assert isinstance(sent.decoded.packets, spool.Spooled)
         assert list(Path(work.path).rglob("*.arrow"))
-        spool.discard(sent.decoded.packets)
+        for name in SPOOLED:
+            assert isinstance(getattr(sent.decoded, name), spool.Spooled)
+            spool.discard(getattr(sent.decoded, name))
         found = list(workers.read_captures(paths, pool, work=work))
         assert not list(Path(work.path).rglob("*.arrow"))
     _same(found, list(workers.read_captures(paths)))
@@ -167,14 +169,11 @@ def test_a_process_of_this_host_spools(paths, monkeypatch, tmp_path):
     spawn = multiprocessing.get_context("spawn")
     with spool.WorkDirectory(str(tmp_path)) as work, ProcessPoolExecutor(1, spawn) as pool:
         found = list(workers.read_captures(paths, pool, work=work))
-        tables = [item.decoded.packets for item in found]
-        assert [table.folder for table in tables] == [f"{work.path}/0", f"{work.path}/1"]
+        for number, item in enumerate(found):
+            tables = [getattr(item.decoded, name) for name in SPOOLED]
+            assert [table.folder for table in tables] == 3 * [f"{work.path}/{number}"]
         plain = list(workers.read_captures(paths))
-        whole = [
-            replace(item, decoded=replace(item.decoded, packets=table.lazy().collect()))
-            for item, table in zip(found, tables, strict=True)
-        ]
-        _same(whole, plain)
+        _same([replace(item, decoded=item.decoded.kept(spool.loaded)) for item in found], plain)
 
 
 def test_what_a_cluster_sends_is_spooled_here(paths, monkeypatch, tmp_path):
@@ -182,7 +181,8 @@ def test_what_a_cluster_sends_is_spooled_here(paths, monkeypatch, tmp_path):
     monkeypatch.setattr(spool, "IN_MEMORY_ROWS", 0)
     with spool.WorkDirectory(str(tmp_path)) as work, ThreadPoolExecutor(1) as elsewhere:
         found = list(workers.read_captures(paths, elsewhere, work=work))
-        assert all(isinstance(item.decoded.packets, spool.Spooled) for item in found)
+        tables = [getattr(item.decoded, name) for item in found for name in SPOOLED]
+        assert all(isinstance(table, spool.Spooled) for table in tables)
 
 
 @pytest.mark.xdist_group("cluster")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pcapdiag import schema, spool
-from pcapdiag.decode.packets import GUE_PORTS, concat, decode_parts
+from pcapdiag.decode.packets import GUE_PORTS, SPOOLED, concat, decode_parts
+from pcapdiag.spool import SpoolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -36,11 +37,10 @@ def gather(
     first_of_alike: FirstOfAlike | None = None,
     tell: Callable[[], None] | None = None,
 ) -> Decoded:
-    """Decode a capture; with more than `limit` packets, `packets` is spooled into `work`.
+    """Decode a capture; with more than `limit` packets it is spooled into `work`.
 
-    Side tables stay in memory, of ICMP messages what `first_of_alike` keeps, or all. Without `work`
-    everything does. `tell` is called after every batch. Raises what the reader raises, and
-    SpoolError.
+    Of ICMP messages what `first_of_alike` keeps stays in memory, or all. Without `work` everything
+    does. `tell` is called after every batch. Raises what the reader raises, and SpoolError.
     """
     batches = iter(reader) if tell is None else _told(reader, tell)
     first = list(itertools.islice(batches, 1))
@@ -81,15 +81,35 @@ def _told(batches: CaptureReader, tell: Callable[[], None]) -> Iterator[FrameBat
 
 
 def _spooled(held: deque[Decoded], parts: Iterator[Decoded], folder: str) -> Decoded:
-    sides: list[Decoded] = []
-    none = schema.empty("packets")
+    rest: list[Decoded] = []
+    none = {name: schema.empty(name) for name in SPOOLED}
+    sides = {name: spool.Pile(folder) for name in SPOOLED if name != "packets"}
 
     def packets() -> Iterator[pl.DataFrame]:
         while held:
             part = held.popleft()
             held.extend(itertools.islice(parts, 0 if held else 1))
-            sides.append(replace(part, packets=none))
+            rest.append(replace(part, **none))
+            for name, pile in sides.items():
+                pile.add(getattr(part, name))
             yield from spool.frames(part.packets)
 
-    written = spool.spooled(packets(), folder)
-    return replace(concat(sides), packets=written)
+    try:
+        written: dict[str, Any] = {"packets": spool.spooled(packets(), folder)}
+        written |= {name: pile.table() for name, pile in sides.items()}
+    except SpoolError:
+        spool.clear([folder])  # what others write finds room
+        raise
+    return replace(concat(rest), **written)
+
+
+def filed(decoded: Decoded, folder: str) -> Decoded:
+    """Return it spooled into a folder that holds nothing else; it is in memory.
+
+    Raises SpoolError, and leaves nothing then.
+    """
+    try:
+        return decoded.kept(lambda table: spool.spooled(spool.frames(table), folder))
+    except SpoolError:
+        spool.clear([folder])
+        raise

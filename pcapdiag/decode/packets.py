@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -34,7 +34,7 @@ from pcapdiag.protocols import UDP_PORT_GUE
 from pcapdiag.spool import CHUNK_ROWS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from pcapdiag.capture.frames import FrameBatch
     from pcapdiag.decode.columns import Offsets
@@ -55,20 +55,29 @@ LARGE: Final = 1 << 19
 joined columns would else stand beside all the pieces."""
 
 
+SPOOLED: Final = ("packets", "tunnels", "sacks")
+"""The tables of Decoded that can have rows for every packet there is."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """The decoded tables, exactly as in schema.py; `row` of the others counts in `packets`.
 
-    `packets` are in memory, but for captures that gathered.gather() was asked to spool.
+    Where a capture is spooled, the tables named in SPOOLED are; the others are in memory always.
     """
 
     packets: Table
-    tunnels: pl.DataFrame
-    sacks: pl.DataFrame
+    tunnels: Table
+    sacks: Table
     icmp: pl.DataFrame
     arp: pl.DataFrame
     vrrp: pl.DataFrame
     ipvs_sync: pl.DataFrame
+
+    def kept(self, how: Callable[[Table], Table]) -> Decoded:
+        """Return it with the tables named in SPOOLED kept as `how` keeps them."""
+        tables: dict[str, Any] = {name: how(getattr(self, name)) for name in SPOOLED}
+        return replace(self, **tables)
 
 
 def decode_capture(

@@ -19,8 +19,9 @@ import polars as pl
 from pcapdiag import schema, spool
 from pcapdiag.capture import indexed
 from pcapdiag.capture.reader import open_again
-from pcapdiag.decode.packets import Decoded
+from pcapdiag.decode.packets import SPOOLED, Decoded
 from pcapdiag.errors import UnreadableCapture
+from pcapdiag.spool import SpoolError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -81,7 +82,7 @@ def read(
 ) -> tuple[IndexedCapture, Decoded]:
     """Return capture `number` of an index, as number `capture` of the case.
 
-    With more than `limit` packets they are spooled into `work`, if there is one. Raises
+    With more than `limit` packets it is spooled into `work`, if there is one. Raises
     UnreadableCapture where that cannot be, StaleIndex where the capture has changed, SpoolError.
     """
     listed = indexed.captures(path)
@@ -89,32 +90,39 @@ def read(
         raise UnreadableCapture(path, f"holds {len(listed)} captures, and none is {number}")
     entry = listed[number]
     indexed.require_fresh(path, entry)
-    renumbered = pl.lit(capture, pl.UInt16).alias("capture")
+    folder = work.folder(capture) if work and entry.info.packets > limit else None
+    renumbered = {"packets": [pl.lit(capture, pl.UInt16).alias("capture")]}
+    tables: dict[str, Table] = {}
     try:
         with zipfile.ZipFile(path) as archive:
-            sides = {name: _table(archive, number, name) for name in _SIDE_TABLES}
-            packets: Table
-            if work is not None and entry.info.packets > limit:
-                packets = _spooled(archive, number, work.folder(capture), renumbered)
-            else:
-                packets = _table(archive, number, "packets").with_columns(renumbered)
-        _require_rows(packets, sides, entry.info.packets)
+            for name in _TABLES:
+                told = renumbered.get(name, [])
+                if folder is not None and name in SPOOLED:
+                    tables[name] = _spooled(archive, number, name, folder, told)
+                else:
+                    tables[name] = _table(archive, number, name).with_columns(told)
+        _require_rows(tables, entry.info.packets)
+    except SpoolError:
+        spool.clear([folder] if folder else [])  # what others write finds room
+        raise
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, pl.exceptions.PolarsError) as error:
         reason = str(error).partition("\n")[0]
         message = f"is a damaged index ({reason}); {indexed.AGAIN}"
         raise UnreadableCapture(path, message) from error
-    return entry, Decoded(packets=packets, **sides)
+    return entry, Decoded(**tables)  # type: ignore[arg-type]
 
 
-def _spooled(archive: zipfile.ZipFile, number: int, folder: str, changed: pl.Expr) -> Spooled:
-    """Return the packets in files, of which some rows at a time are held. Raises SpoolError."""
-    place = Path(folder) / "packets.parquet"
-    with archive.open(f"{number}/packets.parquet") as member:
+def _spooled(
+    archive: zipfile.ZipFile, number: int, name: str, folder: str, told: list[pl.Expr]
+) -> Spooled:
+    """Return a table in files, of which some rows at a time are held. Raises SpoolError."""
+    place = Path(folder) / f"{name}.parquet"
+    with archive.open(f"{number}/{name}.parquet") as member:
         spool.copied(member, place)
     try:
         table = pl.scan_parquet(place)
-        wanted = _same_columns("packets", table.collect_schema().names())
-        table = table.cast(wanted).with_columns(changed)  # type: ignore[arg-type]
+        wanted = _same_columns(name, table.collect_schema().names())
+        table = table.cast(wanted).with_columns(told)  # type: ignore[arg-type]
         height = table.select(pl.len()).collect().item()
         begins = range(0, max(1, height), spool.CHUNK_ROWS)
         return spool.spooled(
@@ -136,13 +144,23 @@ def _same_columns(name: str, columns: list[str]) -> dict[str, pl.DataType | type
     return wanted
 
 
-def _require_rows(packets: Table, sides: dict[str, pl.DataFrame], count: int) -> None:
-    """Raise ValueError unless there are `count` packets, and every row number is one of them."""
-    if len(packets) != count:
-        raise ValueError(f"{len(packets)} packets where there should be {count}")
-    for name, table in sides.items():
-        if len(table) and (table["row"].has_nulls() or table["row"].max() >= count):  # type: ignore[operator]
-            raise ValueError(f"the table {name} has rows that are no packets")
+def _require_rows(tables: dict[str, Table], count: int) -> None:
+    """Raise ValueError unless there are `count` packets, and every row number is one of them.
+
+    What is read beside the packets, chunk by chunk, must be in their order.
+    """
+    if len(tables["packets"]) != count:
+        raise ValueError(f"{len(tables['packets'])} packets where there should be {count}")
+    for name in _SIDE_TABLES:
+        last = 0
+        for frame in spool.frames(tables[name], "row"):
+            rows = frame["row"]
+            if len(rows) and (rows.has_nulls() or rows.max() >= count):  # type: ignore[operator]
+                raise ValueError(f"the table {name} has rows that are no packets")
+            if len(rows) and name in SPOOLED:
+                if rows[0] < last or not rows.is_sorted():
+                    raise ValueError(f"the table {name} is not in order of its packets")
+                last = rows[-1]
 
 
 def kept_frames(path: str, decoded: Decoded) -> Table:

@@ -40,8 +40,8 @@ def join(decoded: Decoded, first_row: int = 0) -> pl.DataFrame:
     """
     table = _readable(decoded.packets.lazy().collect()).with_row_index("row", first_row)
     for side in (
-        _named(decoded.tunnels, "tunnels"),
-        _sacks(decoded.sacks),
+        _named(decoded.tunnels.lazy().collect(), "tunnels"),
+        _sacks(decoded.sacks.lazy().collect()),
         _readable(decoded.icmp),
         _named(decoded.arp.drop("eth_src"), "arp"),
         _vrrp(decoded.vrrp),

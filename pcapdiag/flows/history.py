@@ -96,7 +96,13 @@ def histories(tables: VantageTables, flows: Iterable[int]) -> dict[int, FlowHist
         raise ValueError(f"{len(wanted)} flows were asked for at once, at most {MAX_FLOWS} may be")
     named = pl.Series("flow", wanted, pl.UInt32)
     packets = tables.packets_of(named, row=True).select(_ASKED).collect()
-    sacks = tables.sacks.join(packets.select("row", "flow", "by_orig"), on="row", how="inner")
+    rows = pl.col("row").is_in(packets.get_column("row").implode())
+    sacks = (
+        tables.sacks.lazy()
+        .filter(rows)
+        .collect()
+        .join(packets.select("row", "flow", "by_orig"), on="row", how="inner")
+    )
     parts = packets.partition_by("flow", as_dict=True)
     told = sacks.sort("row", "block").partition_by("flow", as_dict=True)
     return {

@@ -59,9 +59,7 @@ def is_error() -> pl.Expr:
     )
 
 
-def build(
-    packets: Table, icmp: pl.DataFrame, tunnels: pl.DataFrame, flows: pl.DataFrame
-) -> pl.DataFrame:
+def build(packets: Table, icmp: pl.DataFrame, tunnels: Table, flows: pl.DataFrame) -> pl.DataFrame:
     """Return the ICMP errors of a vantage, in row order.
 
     `packets` has the columns of PACKETS and PACKETS_IN_FLOWS; the others are side tables of it.
@@ -71,7 +69,8 @@ def build(
     messages = icmp.sort("row")
     about = spool.at(packets, messages.get_column("row"), *_FROM_PACKETS, "copy_of")
     errors = messages.hstack(about).filter(is_error())
-    tunnelled = tunnels.filter(pl.col("row").is_in(errors.get_column("row").implode()))
+    told_of = pl.col("row").is_in(errors.get_column("row").implode())
+    tunnelled = tunnels.lazy().filter(told_of).collect()
     outer = tunnelled.unique("row", keep="first", maintain_order=True).select(
         "row",
         *(

@@ -18,6 +18,7 @@ from pcapdiag.flows import flows, incarnations, partitions
 from pcapdiag.flows.arrays import Columns
 from pcapdiag.flows.flows import InFlows
 from pcapdiag.flows.incarnations import SOURCES
+from pcapdiag.flows.side_tables import renumbered
 from pcapdiag.spool import Spooled
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pcapdiag.flows.arrays import Rows
     from pcapdiag.flows.partitions import Partitions
     from pcapdiag.flows.sightings import Tally
+    from pcapdiag.spool import Table
 
 PARTS_AT_ONCE: Final = 2
 """As many as take what one of twice PART_ROWS would, 0.2 GB."""
@@ -40,21 +42,19 @@ _SWAPPED = {
 }
 
 
-def build(
-    packets: Spooled, sacks: pl.DataFrame, icmp: pl.DataFrame
-) -> tuple[Spooled, pl.DataFrame]:
+def build(packets: Spooled, sacks: Table, icmp: pl.DataFrame) -> tuple[Spooled, pl.DataFrame]:
     """Return the packets with the columns of `packets_in_flows`, and the table `flows`.
 
     Arguments as for flows.build(). Raises SpoolError.
     """
     highest = packets.lazy().select(pl.col("capture").max()).collect().item()
     captures = int(highest or 0) + 1
-    split = partitions.split(packets)
+    split = partitions.split(packets, sacks)
     habit = np.ones(captures, np.int64)
-    parts, tally = _parts(packets, split, sacks, icmp, habit)
+    parts, tally = _parts(packets, split, icmp, habit)
     if tally is not None and (tally.habit() != 1).any():
         _discard(parts)
-        parts, _ = _parts(packets, split, sacks, icmp, tally.habit())
+        parts, _ = _parts(packets, split, icmp, tally.habit())
     split.discard()
     table, turned = _joined(parts)
     told = spool.filed(_in_flows(packets, parts, turned), packets.folder)
@@ -79,15 +79,15 @@ class _Part:
 def _parts(
     packets: Spooled,
     split: Partitions,
-    sacks: pl.DataFrame,
     icmp: pl.DataFrame,
     habit: NDArray[np.int64],
 ) -> tuple[list[_Part], Tally | None]:
     ends = np.cumsum([0, *packets.heights])
 
-    def build(part: pl.DataFrame) -> tuple[_Part, Tally]:
-        row = part.get_column("row").to_numpy()
-        found = flows.part(part, _within(sacks, row), _within(icmp, row), len(habit), habit)
+    def build(part: tuple[pl.DataFrame, pl.DataFrame]) -> tuple[_Part, Tally]:
+        part_packets, sacks = part
+        row = part_packets.get_column("row").to_numpy()
+        found = flows.part(part_packets, sacks, renumbered(icmp, row), len(habit), habit)
         first = row[found.flows.get_column("first_row").to_numpy()]
         return _Part(
             spool.recorded(_placed(found.in_flows, row), packets.folder),
@@ -108,14 +108,6 @@ def _parts(
 
 def _discard(parts: list[_Part]) -> None:
     spool.discard(Spooled(tuple(part.path for part in parts), ()))
-
-
-def _within(side_table: pl.DataFrame, row: NDArray[np.uint32]) -> pl.DataFrame:
-    """Return the rows of a side table that are about packets of a part, counted in the part."""
-    about = side_table.get_column("row").to_numpy()
-    place = np.searchsorted(row, about)
-    here = np.flatnonzero(row[np.minimum(place, len(row) - 1)] == about)
-    return side_table[here].with_columns(pl.Series("row", place[here].astype(np.uint32)))
 
 
 _PLACED: Final = np.dtype([("row", "u4"), ("flow", "i4"), ("by_orig", "?"), ("copy_of", "i8")])

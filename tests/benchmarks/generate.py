@@ -3,6 +3,7 @@
     python tests/benchmarks/generate.py -n 1500000 -o /tmp/rs1.pcap [--snaplen 96] [--seed 1]
     python tests/benchmarks/generate.py -n 500000 --syn-flood 500000 -o /tmp/flood.pcap
     python tests/benchmarks/generate.py -n 500000 --icmp-storm 5000000 -o /tmp/storm.pcap
+    python tests/benchmarks/generate.py -n 5000000 --tunnelled --snaplen 96 -o /tmp/tunnelled.pcap
 
 Four virtual services: plain DR, DR in a VLAN, IPIP, and DR over IPv6. Clients download from them,
 75 packets a connection; a twentieth of the packets are retransmissions, some of the clients sit
@@ -11,7 +12,8 @@ small and nothing of full size, and no ICMP ever says why. All checksums are rig
 zeros. The truth is printed as JSON.
 
 Two floods can be had beside that: half-open connections, which hosts that nobody asked are said to
-have begun; and ICMP errors from many routers about packets that arrived nevertheless.
+have begun; and ICMP errors from many routers about packets that arrived nevertheless. And all
+packets, of either direction, can be in a tunnel between director and realserver (IPIP, 6in4).
 
 What a connection does is scripted packet by packet, in a handful of scripts; numpy then plays the
 scripts for all connections at once, sorts by time and lays out the bytes.
@@ -475,7 +477,9 @@ def _ipv4(
 class _Builder:
     """Turns a slice of the play into pcap records."""
 
-    def __init__(self, cast: Cast, play: Play, rows: slice, snaplen: int) -> None:
+    def __init__(
+        self, cast: Cast, play: Play, rows: slice, snaplen: int, *, tunnelled: bool
+    ) -> None:
         self.cast, self.snaplen = cast, snaplen
         self.connection = play.connection[rows]
         self.step = play.columns["step"][rows]
@@ -487,7 +491,8 @@ class _Builder:
         self.service = service
         self.v6 = np.array([each.v6 for each in SERVICES])[service]
         self.options = cast.options[self.connection] & ~self.server & ~self.icmp
-        self.tunnel = np.array([each.tunnel for each in SERVICES])[service] & ~self.server
+        by_service = np.array([each.tunnel for each in SERVICES])[service]
+        self.tunnel = by_service & ~self.server | tunnelled
         self.vlan = np.array([each.vlan for each in SERVICES])[service]
         sack = self.play["sack_right"] > 0
         syn = (self.play["flags"] & SYN) > 0
@@ -531,14 +536,18 @@ class _Builder:
         frames.put(everyone, [np.where(self.server, a, b) for a, b in zip(out, into, strict=True)])
         tagged = np.flatnonzero(self.vlan)
         frames.put(tagged, [0x8100, self.vlan[tagged]])
-        frames.put(everyone, [np.where(self.v6, 0x86DD, 0x0800)])
+        frames.put(everyone, [np.where(self.v6 & ~self.tunnel, 0x86DD, 0x0800)])
 
     def _outer(self, frames: _Frames) -> None:
-        rows = np.flatnonzero(self.tunnel)
-        header = _ipv4(
-            self.ip_len[rows] + 20, 0, 63 << 8 | 4, _words(DIRECTOR), _words(REALSERVER), df=True
-        )
-        frames.put(rows, header)
+        for source, target, server in (
+            (DIRECTOR, REALSERVER, False),
+            (REALSERVER, DIRECTOR, True),
+        ):
+            rows = np.flatnonzero(self.tunnel & (self.server == server))
+            ttl_proto = 63 << 8 | np.where(self.v6[rows], 41, 4)
+            length = self.ip_len[rows] + 20
+            ends = _words(source), _words(target)
+            frames.put(rows, _ipv4(length, 0, ttl_proto, *ends, df=True))
 
     def _ends(self, rows: NDArray[np.int64], *, server: bool, v6: bool) -> tuple[list, list]:
         """Return source and destination address words of the TCP packet."""
@@ -652,10 +661,12 @@ def generate(
     *,
     half_open: int = 0,
     storm: int = 0,
+    tunnelled: bool = False,
 ) -> dict[str, object]:
     """Write a nanosecond pcap of `packets` frames, and return what is in it and what is wrong.
 
-    Beside them stand `half_open` connections of a SYN flood and `storm` ICMP errors.
+    Beside them stand `half_open` connections of a SYN flood and `storm` ICMP errors; `tunnelled`
+    packets are all in a tunnel.
     """
     random = np.random.default_rng(seed)
     cast = _cast(packets, random)
@@ -670,7 +681,8 @@ def generate(
     with path.open("wb") as file:
         file.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, snaplen, 1))
         for begin in range(0, len(play.ns), CHUNK):
-            file.write(_Builder(cast, play, slice(begin, begin + CHUNK), snaplen).records())
+            rows = slice(begin, begin + CHUNK)
+            file.write(_Builder(cast, play, rows, snaplen, tunnelled=tunnelled).records())
     return {
         "file": path.name,
         "packets": len(play.ns),
@@ -678,6 +690,7 @@ def generate(
         "bytes": path.stat().st_size,
         "snaplen": snaplen,
         "half_open": half_open,
+        "tunnelled": tunnelled,
         "icmp_errors": int((play.columns["icmp"] > 0).sum()),
         "fault": {
             "rule": "pmtud-blackhole",
@@ -711,6 +724,9 @@ def main() -> None:
         metavar="N",
         help=f"N ICMP errors of {STORM_ROUTERS} routers beside the packets, about them",
     )
+    parser.add_argument(
+        "--tunnelled", action="store_true", help="every packet in IPIP, or 6in4 where it is IPv6"
+    )
     asked = parser.parse_args()
     truth = generate(
         asked.output,
@@ -719,6 +735,7 @@ def main() -> None:
         asked.seed,
         half_open=asked.syn_flood,
         storm=asked.icmp_storm,
+        tunnelled=asked.tunnelled,
     )
     json.dump(truth, sys.stdout, indent=1)
     sys.stdout.write("\n")

@@ -95,13 +95,20 @@ def _beyond(archive):
     archive["0/icmp.parquet"] = content.getvalue()
 
 
+def _out_of_order(archive):
+    rows = pl.DataFrame({"row": [3, 2]}, schema={"row": pl.UInt32})
+    content = io.BytesIO()
+    schema.conform(rows, "sacks").write_parquet(content)
+    archive["0/sacks.parquet"] = content.getvalue()
+
+
 def _noise(archive):
     archive["0/flows.parquet"] = b""
     archive["0/tunnels.parquet"] = b"PAR1nothing"
 
 
 @pytest.mark.parametrize("rows", [0, spool.IN_MEMORY_ROWS], ids=["spooled", "in memory"])
-@pytest.mark.parametrize("damage", [_cut, _other, _beyond, _noise])
+@pytest.mark.parametrize("damage", [_cut, _other, _beyond, _out_of_order, _noise])
 def test_damaged_index_is_one_line(run, place, monkeypatch, damage, rows):
     """Whatever an archive lacks or holds, it is named as damaged, with the remedy."""
     monkeypatch.setattr(spool, "IN_MEMORY_ROWS", rows)

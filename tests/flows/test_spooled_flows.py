@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 from traces import trace
 
 from pcapdiag import spool, workers
+from pcapdiag.decode.packets import SPOOLED
 from pcapdiag.flows import partitions, vantage
 
 SAMPLES = Path(__file__).parents[2] / "samples"
@@ -41,21 +43,25 @@ def small(monkeypatch):
 
 def _same(captures, tmp_path):
     plain = vantage.build(0, "v", None, captures)
-    kept = [
-        (info, replace(part, packets=spool.spooled(part.packets.iter_slices(3), str(tmp_path))))
-        for info, part in captures
-    ]
-    found = vantage.build(0, "v", None, kept)
-    assert isinstance(found.packets, spool.Spooled)
+    found = vantage.build(0, "v", None, [(info, _kept(part, tmp_path)) for info, part in captures])
     assert len(found.packets.paths) > 1
-    files = {*found.packets.paths, *found.packets.more}
-    assert {str(path) for path in tmp_path.iterdir()} == files
-    assert_frame_equal(found.packets.lazy().collect(), plain.packets)
-    assert_frame_equal(found.flows, plain.flows)
-    assert_frame_equal(found.icmp_errors, plain.icmp_errors)
-    for name in ("tunnels", "sacks", "icmp", "arp", "vrrp"):
+    assert {str(path) for path in tmp_path.iterdir()} == set(_files(found))
+    for name in SPOOLED:
+        assert_frame_equal(getattr(found, name).lazy().collect(), getattr(plain, name))
+    for name in ("flows", "icmp_errors", "icmp", "arp", "vrrp"):
         assert_frame_equal(getattr(found, name), getattr(plain, name))
     return plain
+
+
+def _kept(part, tmp_path):
+    return part.kept(lambda table: spool.spooled(spool.frames(table), str(tmp_path)))
+
+
+def _files(found):
+    for name in SPOOLED:
+        table = getattr(found, name)
+        assert isinstance(table, spool.Spooled), name
+        yield from (*table.paths, *table.more)
 
 
 @pytest.mark.parametrize(
@@ -86,6 +92,26 @@ def test_a_habit_that_all_parts_tell(tmp_path):
     assert plain.packets["copy_of"].null_count() == 40
 
 
+@pytest.mark.parametrize("later", [0, 1000])
+@pytest.mark.usefixtures("small")
+def test_side_tables_of_two_captures(tmp_path, later):
+    """Tunnel headers and SACK blocks stay with their packets, whether captures overlap or not."""
+    sample = SAMPLES / "lab-pmtud-director-input-tun"
+    read = workers.read_capture(str(sample / "director.pcap.gz"), 0)
+    shift = pl.col("time_ns") + int((later + 1e-4) * 1e9)
+    tunnelled = replace(read.decoded, packets=read.decoded.packets.with_columns(shift))
+    text = [f"{n / 50} c>s A seq=1 ack=9 sack=20-30,40-50" for n in range(40)]
+    lossy = trace("\n".join(["0 s>c A seq=1 ack=1 len=60", *text]))
+    first = read.info.first_ns - lossy.info().first_ns
+    made = lossy.decoded(1)
+    made = replace(made, packets=made.packets.with_columns(pl.col("time_ns") + first))
+    plain = _same([(lossy.info(), made), (read.info, tunnelled)], tmp_path)
+    assert plain.sacks.height > 80
+    assert plain.tunnels.height
+    known = plain.packets.with_row_index("row").filter(pl.col("tunnel").is_not_null())
+    assert plain.tunnels["row"].to_list() == known["row"].to_list()
+
+
 @pytest.mark.usefixtures("small")
 def test_two_captures_are_merged_by_time(tmp_path):
     """Interleaved captures are one table in order of time."""
@@ -103,7 +129,6 @@ def test_captures_behind_one_another(tmp_path):
     made = [trace("\n".join(f"{n + at} c>s A seq={n} ack=1" for n in range(9))) for at in (0, 50)]
     captures = [(each.info(), each.decoded(number)) for number, each in enumerate(made)]
     (info, part), other = captures
-    kept = replace(part, packets=spool.spooled([part.packets], str(tmp_path)))
-    found = vantage.build(0, "v", None, [(info, kept), other])
+    found = vantage.build(0, "v", None, [(info, _kept(part, tmp_path)), other])
     plain = vantage.build(0, "v", None, captures)
     assert_frame_equal(found.packets.lazy().collect(), plain.packets)

@@ -131,7 +131,7 @@ def _one(case: Case, connection: int, vantage: int, messages: pl.DataFrame) -> R
         return None  # half a connection says nothing of what conntrack knew
     sacked = (
         tables.sacks.lazy()
-        .join(packets.lazy().select("row"), on="row", how="semi")
+        .filter(pl.col("row").is_in(packets["row"].implode()))
         .group_by("row")
         .agg(pl.col("right").max())
         .collect()

@@ -298,7 +298,12 @@ def arrivals(case: Case, vantage: int, rows: Sequence[int]) -> pl.DataFrame:
     (it was seen bare as well).
     """
     tables = case.vantages[vantage]
-    outer = tables.tunnels.select("row", "outer_src_hi", "outer_src_lo")
+    outer = (
+        tables.tunnels.lazy()
+        .filter(pl.col("row").is_in(rows))
+        .select("row", "outer_src_hi", "outer_src_lo")
+        .collect()
+    )
     passages = case.topology.observed.passages.filter(pl.col("vantage") == vantage)
     routed = passages.filter(pl.col("kind") == "routed")["in_row"]
     bare = passages.filter(pl.col("kind") == "decapsulated")["in_row"]

@@ -45,9 +45,9 @@ def rooms(case: Case) -> pl.DataFrame:
     """
     listed = list(_services(case))
     parts = [pl.DataFrame(schema=_SEEN)]
-    parts += [
-        _seen(case, vantage) for vantage in case.vantages if listed and vantage.tunnels.height
-    ]
+    for vantage in case.vantages:
+        if listed and vantage.tunnels.height:
+            parts += _seen(case, vantage)
     seen = (
         pl.concat(parts)
         .sort("largest_outer", "tunnel_vantage", "tunnel_row", descending=[True, False, False])
@@ -225,22 +225,26 @@ def _services(case: Case) -> Iterator[tuple[str, str | None, int]]:
             )
 
 
-def _seen(case: Case, vantage: VantageTables) -> pl.DataFrame:
-    """Return what tunnels packets of connections were seen in at a vantage, a row a service."""
+def _seen(case: Case, vantage: VantageTables) -> Iterator[pl.DataFrame]:
+    """Yield what tunnels packets of connections were seen in at a vantage, a row a service.
+
+    A frame tells of some of the packets.
+    """
     legs = case.connections.legs.filter(pl.col("vantage") == vantage.index)
     names = case.members.select("connection", "service_name")
     flows = legs.select("flow", "connection").join(names, on="connection")
-    wrapped = vantage.tunnels.select("row", "overhead", "outer_ip_len")
+    flows = flows.unique("flow")
     largest = pl.col("outer_ip_len") == pl.col("outer_ip_len").max()
-    return (
-        wrapped.hstack(spool.at(vantage.packets, wrapped["row"], "flow"))
-        .filter(pl.col("outer_ip_len") <= LARGEST_FRAME)
-        .join(flows.unique("flow"), on="flow")
-        .group_by("service_name")
-        .agg(
-            pl.col("overhead").max(),
-            pl.col("outer_ip_len").max().alias("largest_outer"),
-            pl.col("row").filter(largest).min().alias("tunnel_row"),
-            pl.lit(vantage.index, dtype=pl.UInt16).first().alias("tunnel_vantage"),
+    for wrapped in spool.frames(vantage.tunnels, "row", "overhead", "outer_ip_len"):
+        yield (
+            wrapped.hstack(spool.at(vantage.packets, wrapped["row"], "flow"))
+            .filter(pl.col("outer_ip_len") <= LARGEST_FRAME)
+            .join(flows, on="flow")
+            .group_by("service_name")
+            .agg(
+                pl.col("overhead").max(),
+                pl.col("outer_ip_len").max().alias("largest_outer"),
+                pl.col("row").filter(largest).min().alias("tunnel_row"),
+                pl.lit(vantage.index, dtype=pl.UInt16).first().alias("tunnel_vantage"),
+            )
         )
-    )

@@ -151,12 +151,24 @@ def _paths(passed: pl.DataFrame, nodes: pl.DataFrame) -> pl.DataFrame:
 def _tunnelled(vantage: VantageTables) -> pl.DataFrame:
     """Return the flows whose packets were seen inside a tunnel, see Observed.tunnelled."""
     outer = ("outer_src_hi", "outer_src_lo", "outer_dst_hi", "outer_dst_lo")
-    headers = vantage.tunnels.filter(pl.col("depth") == 1)
-    packet = spool.at(vantage.packets, headers["row"], "flow", "by_orig", "eth_src", "eth_dst")
-    return (
-        headers.select("kind", *outer)
-        .hstack(packet)
-        .filter(pl.col("flow").is_not_null())
-        .group_by("flow", "by_orig", pl.col("kind").alias("tunnel"), *outer, "eth_src", "eth_dst")
-        .agg(pl.len().alias("packets"))
-    )
+    about = ("flow", "by_orig", "eth_src", "eth_dst")
+    way = ("flow", "by_orig", "tunnel", *outer, "eth_src", "eth_dst")
+    counted: list[pl.DataFrame] = []
+    summed = 0
+
+    def whole() -> pl.DataFrame:
+        return pl.concat(counted).group_by(way).agg(pl.col("packets").sum())
+
+    for chunk in spool.frames(vantage.tunnels, "row", "kind", "depth", *outer):
+        headers = chunk.filter(pl.col("depth") == 1)
+        counted.append(
+            headers.select(pl.col("kind").alias("tunnel"), *outer)
+            .hstack(spool.at(vantage.packets, headers["row"], *about))
+            .filter(pl.col("flow").is_not_null())
+            .group_by(way)
+            .agg(pl.len().alias("packets"))
+        )
+        if sum(map(len, counted)) > 2 * summed + spool.CHUNK_ROWS:
+            counted = [whole()]
+            summed = len(counted[0])
+    return counted[0] if len(counted) == 1 else whole()
