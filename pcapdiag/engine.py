@@ -109,6 +109,11 @@ def load(
         progress=progress,
         work=work,
         most_icmp=most_icmp,
+        split=[
+            len(entry.paths) == 1 and since is None and until is None
+            for entry in inputs
+            for _ in entry.paths
+        ],
     )
     for entry in inputs:
         parts = []
@@ -153,8 +158,9 @@ def _built(
     folders = spool.folders(part.decoded.packets for part in parts)
     try:
         captures = [(part.info, _within(part.decoded, start, end)) for part in parts]
+        split = parts[0].split
         del parts
-        return vantages.build(0, entry.name, entry.role, captures)
+        return vantages.build(0, entry.name, entry.role, captures, split=split)
     except SpoolError as error:
         spool.clear(folders)
         return error

@@ -13,7 +13,7 @@ import tempfile
 import uuid
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, TypeVar
 
 import numpy as np
 import polars as pl
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from typing import IO
 
     from numpy.typing import NDArray
+
+_Record = TypeVar("_Record", bound=np.generic)
 
 IN_MEMORY_ROWS: Final = 1_750_000
 """Packets of all captures together that are held in memory: 0.25 GB of tables."""
@@ -215,12 +217,17 @@ def frames(table: Table, *names: str) -> Iterator[pl.DataFrame]:
         yield from (table.select(names) if names else table).iter_slices(CHUNK_ROWS)
 
 
-def spooled(frames: Iterable[pl.DataFrame], folder: str) -> Spooled:
+def spooled(
+    frames: Iterable[pl.DataFrame],
+    folder: str,
+    along: Callable[[pl.DataFrame], None] | None = None,
+) -> Spooled:
     """Write frames of any heights to files of about CHUNK_ROWS rows.
 
-    Raises SpoolError, and leaves nothing then.
+    `along` is called with what goes to each file, in order. Raises SpoolError, and leaves nothing
+    then.
     """
-    return filed(_chunked(frames), folder)
+    return filed(_chunked(frames), folder, along)
 
 
 class Pile:
@@ -252,8 +259,12 @@ class Pile:
         self._heights.append(len(frame))
 
 
-def filed(frames: Iterable[pl.DataFrame], folder: str) -> Spooled:
-    """Write each frame to a file, beside the making of the next one.
+def filed(
+    frames: Iterable[pl.DataFrame],
+    folder: str,
+    along: Callable[[pl.DataFrame], None] | None = None,
+) -> Spooled:
+    """Write each frame to a file, and give it to `along`, beside the making of the next one.
 
     Raises SpoolError, and leaves nothing then.
     """
@@ -263,6 +274,8 @@ def filed(frames: Iterable[pl.DataFrame], folder: str) -> Spooled:
     def put(frame: pl.DataFrame) -> None:
         paths.append(written(frame, folder))
         heights.append(len(frame))
+        if along is not None:
+            along(frame)
 
     try:
         for _ in beside.mapped(put, frames):
@@ -305,7 +318,7 @@ def written(frame: pl.DataFrame, folder: str) -> str:
     return str(path)
 
 
-def recorded(records: NDArray[np.void], folder: str) -> str:
+def recorded(records: NDArray[Any], folder: str) -> str:
     """Write numpy records to a file of nothing else; as written() for what is read once."""
     path = Path(folder) / f"{uuid.uuid4().hex}.records"
     try:
@@ -316,7 +329,7 @@ def recorded(records: NDArray[np.void], folder: str) -> str:
     return str(path)
 
 
-def records(path: str, dtype: np.dtype[np.void], begin: int, end: int) -> NDArray[np.void]:
+def records(path: str, dtype: np.dtype[_Record], begin: int, end: int) -> NDArray[_Record]:
     """Return records `begin` to `end` of what recorded() wrote."""
     return np.fromfile(path, dtype, end - begin, offset=begin * dtype.itemsize)
 

@@ -31,6 +31,7 @@ from pcapdiag.decode.gathered import filed, gather
 from pcapdiag.decode.packets import GUE_PORTS
 from pcapdiag.errors import CaptureError, UnreadableCapture
 from pcapdiag.export import index
+from pcapdiag.flows import partitions
 from pcapdiag.processes import Processes
 from pcapdiag.spool import SpoolError
 from pcapdiag.text import clean
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
     from pcapdiag.capture.frames import CaptureInfo
     from pcapdiag.decode.packets import Decoded
+    from pcapdiag.flows.partitions import Piece
     from pcapdiag.spool import WorkDirectory
 
 _DIGEST_BLOCK = 1 << 20
@@ -56,6 +58,8 @@ class ReadCapture:
     info: CaptureInfo
     decoded: Decoded
     sha256: str | None
+    split: tuple[Piece, ...] | None = None
+    """Of what was spooled, where that was asked for and could be done."""
 
 
 def read_capture(
@@ -68,11 +72,13 @@ def read_capture(
     work: WorkDirectory | None = None,
     in_memory_rows: int = spool.IN_MEMORY_ROWS,
     most_icmp: int | None = None,
+    split: bool = False,
 ) -> ReadCapture:
     """Read and decode the capture at `path` as number `capture` of the case, or out of an index.
 
     With more than `in_memory_rows` packets they are spooled into `work`, if there is one. Of ICMP
-    messages no more than `most_icmp` are kept (see decode.alike_errors).
+    messages no more than `most_icmp` are kept (see decode.alike_errors). With `split` what is
+    spooled is taken apart by five-tuple meanwhile, for a vantage that is this capture alone.
 
     `tunnel_ports` carry GUE beside the usual one. `progress(path, bytes_done, bytes_total)` is told
     of the start, of every batch and of the end. Raises CaptureError where nothing can be read; what
@@ -101,6 +107,7 @@ def read_capture(
     large = size is None or size > _ONE_BATCH_BYTES
     # Not from a pipe: nothing can call back a thread that waits for bytes which may never come.
     ahead = large and size is not None and pl.thread_pool_size() > 1
+    splitting = partitions.Splitting(work, capture) if split and work is not None else None
     with (
         _digest_of(path if digest and size is not None else None) as sha256,
         open_capture(path, ahead=ahead) as reader,
@@ -118,6 +125,7 @@ def read_capture(
                 limit=in_memory_rows,
                 work=work,
                 first_of_alike=alike,
+                along=None if splitting is None else splitting.add,
                 tell=tell,
             )
         except SpoolError as error:
@@ -127,7 +135,8 @@ def read_capture(
         memory.give_back()
     if progress:
         progress(path, size or 0, size)
-    return ReadCapture(info, decoded, sha256.result() if sha256 else None)
+    pieces = splitting.made() if splitting is not None else None
+    return ReadCapture(info, decoded, sha256.result() if sha256 else None, pieces)
 
 
 def read_captures(
@@ -139,17 +148,22 @@ def read_captures(
     progress: Callable[[str, int, int | None], None] | None = None,
     work: WorkDirectory | None = None,
     most_icmp: int | None = None,
+    split: Sequence[bool] = (),
 ) -> Iterator[ReadCapture | CaptureError]:
     """Yield, for each of `paths`, what read_capture returns or raises, numbered by place.
 
-    `executor` does the work; standard input and indexes, which are quickly read, stay here. Only
-    processes of this host are told of `work`: what comes from others is spooled here.
+    Arguments as there; `split` has one of each path, or it is false of all. `executor` does the
+    work; standard input and indexes, which are quickly read, stay here. Only processes of this host
+    are told of `work`: what comes from others is spooled here.
     """
     each = spool.IN_MEMORY_ROWS // max(1, len(paths))
     theirs = work if isinstance(executor, ProcessPoolExecutor) and _exists(work) else None
-    options = Options(digest, tunnel_ports, theirs, each, most_icmp)
+    options = [
+        Options(digest, tunnel_ports, theirs, each, most_icmp, whole)
+        for whole in split or [False] * len(paths)
+    ]
     pending = [
-        _submitted(executor, path, number, options)
+        _submitted(executor, path, number, options[number])
         if executor is not None and path != STDIN and indexed.member(path) is None
         else None
         for number, path in enumerate(paths)
@@ -159,18 +173,10 @@ def read_captures(
             future = pending.pop(0)
             try:
                 if future is None:
-                    yield read_capture(
-                        path,
-                        number,
-                        digest=digest,
-                        tunnel_ports=tunnel_ports,
-                        progress=progress,
-                        work=work,
-                        in_memory_rows=each,
-                        most_icmp=most_icmp,
-                    )
+                    here = options[number]._replace(work=work)
+                    yield read_capture(path, number, progress=progress, **here._asdict())
                 else:
-                    read = _result(path, number, future, options)
+                    read = _result(path, number, future, options[number])
                     yield _within_memory(path, number, read, each, work)
             except CaptureError as error:
                 yield error
@@ -229,7 +235,10 @@ def _within_memory(
     packets = read.decoded.packets
     fits = len(packets) <= limit
     if isinstance(packets, spool.Spooled):
-        return replace(read, decoded=read.decoded.kept(spool.loaded)) if fits else read
+        if not fits:
+            return read
+        partitions.discard(read.split or ())
+        return replace(read, decoded=read.decoded.kept(spool.loaded), split=None)
     if work is None or fits:
         return read
     try:
@@ -246,6 +255,7 @@ class Options(NamedTuple):
     work: WorkDirectory | None = None
     in_memory_rows: int = spool.IN_MEMORY_ROWS
     most_icmp: int | None = None
+    split: bool = False
 
 
 def _read_elsewhere(path: str, place: str, capture: int, options: Options) -> ReadCapture:
@@ -254,15 +264,7 @@ def _read_elsewhere(path: str, place: str, capture: int, options: Options) -> Re
         message = "no such file where it was to be read; every worker must see it under this path"
         raise UnreadableCapture(path, message)
     try:
-        read = read_capture(
-            place,
-            capture,
-            digest=options.digest,
-            tunnel_ports=options.tunnel_ports,
-            work=options.work,
-            in_memory_rows=options.in_memory_rows,
-            most_icmp=options.most_icmp,
-        )
+        read = read_capture(place, capture, **options._asdict())
     except CaptureError as error:
         raise type(error)(path, error.message) from error
     decoded = read.decoded
@@ -270,7 +272,7 @@ def _read_elsewhere(path: str, place: str, capture: int, options: Options) -> Re
         # A file is handed over in a fifth of the time that it takes through a pipe.
         with contextlib.suppress(SpoolError):
             decoded = filed(decoded, options.work.folder(capture))
-    return ReadCapture(replace(read.info, path=path), decoded, read.sha256)
+    return replace(read, info=replace(read.info, path=path), decoded=decoded)
 
 
 def _size(path: str) -> int | None:

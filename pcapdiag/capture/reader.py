@@ -62,7 +62,7 @@ class CaptureReader:
             self._file.close()
             raise
         self._packets = 0
-        self._mean_bytes = 0.0
+        self._packet_bytes = 0
         self._link_types: set[int] = set()
         self._first: int | None = None
         self._last: int | None = None
@@ -93,10 +93,10 @@ class CaptureReader:
 
     @property
     def expected_packets(self) -> int | None:
-        """How many there may be in all, by the mean size of the last batch; None: unknown."""
-        if self._decompressor is not None or self._file.size is None or not self._mean_bytes:
+        """How many there may be in all, by the mean size so far; None: unknown."""
+        if self._decompressor is not None or self._file.size is None or not self._packet_bytes:
             return None
-        return int(self._file.size / self._mean_bytes)
+        return self._file.size * self._packets // self._packet_bytes
 
     @property
     def info(self) -> CaptureInfo:
@@ -135,7 +135,7 @@ class CaptureReader:
 
     def _count(self, batch: FrameBatch) -> None:
         self._packets += len(batch)
-        self._mean_bytes = float(batch.start[-1] + batch.caplen[-1] - batch.start[0]) / len(batch)
+        self._packet_bytes += int(batch.start[-1] + batch.caplen[-1] - batch.start[0])
         linktypes = batch.linktype
         if batch.note.any():
             linktypes = linktypes[batch.note & DecodeNote.NO_PACKET == 0]

@@ -35,16 +35,20 @@ def gather(
     limit: int = spool.IN_MEMORY_ROWS,
     work: WorkDirectory | None = None,
     first_of_alike: FirstOfAlike | None = None,
+    along: Callable[[pl.DataFrame, int | None], None] | None = None,
     tell: Callable[[], None] | None = None,
 ) -> Decoded:
     """Decode a capture; with more than `limit` packets it is spooled into `work`.
 
     Of ICMP messages what `first_of_alike` keeps stays in memory, or all. Without `work` everything
-    does. `tell` is called after every batch. Raises what the reader raises, and SpoolError.
+    does. `along` is called with the packets of each file that is spooled, in order, and how many
+    are expected in all by then; `tell` after every batch. Raises what the reader raises, and
+    SpoolError.
     """
     batches = iter(reader) if tell is None else _told(reader, tell)
     first = list(itertools.islice(batches, 1))
     expected = reader.expected_packets
+    also = None if along is None else lambda packets: along(packets, reader.expected_packets)
     fits = expected is not None and expected <= limit
     parts = decode_parts(
         itertools.chain(first, batches),
@@ -54,13 +58,17 @@ def gather(
         room=ROOM * expected if fits and expected else spool.CHUNK_ROWS,
     )
     if first_of_alike is None:
-        return _whole(parts, capture, limit, work)
-    whole = _whole(first_of_alike.taken_from(parts), capture, limit, work)
+        return _whole(parts, capture, limit, work, also)
+    whole = _whole(first_of_alike.taken_from(parts), capture, limit, work, also)
     return replace(whole, icmp=first_of_alike.table())
 
 
 def _whole(
-    parts: Iterator[Decoded], capture: int, limit: int, work: WorkDirectory | None
+    parts: Iterator[Decoded],
+    capture: int,
+    limit: int,
+    work: WorkDirectory | None,
+    along: Callable[[pl.DataFrame], None] | None,
 ) -> Decoded:
     held: deque[Decoded] = deque()
     rows = 0
@@ -68,7 +76,7 @@ def _whole(
         held.append(part)
         rows += len(part.packets)
         if work is not None and rows > limit:
-            return _spooled(held, parts, work.folder(capture))
+            return _spooled(held, parts, work.folder(capture), along)
     whole = list(held)
     held.clear()
     return concat(whole)
@@ -80,7 +88,12 @@ def _told(batches: CaptureReader, tell: Callable[[], None]) -> Iterator[FrameBat
         tell()
 
 
-def _spooled(held: deque[Decoded], parts: Iterator[Decoded], folder: str) -> Decoded:
+def _spooled(
+    held: deque[Decoded],
+    parts: Iterator[Decoded],
+    folder: str,
+    along: Callable[[pl.DataFrame], None] | None,
+) -> Decoded:
     rest: list[Decoded] = []
     none = {name: schema.empty(name) for name in SPOOLED}
     sides = {name: spool.Pile(folder) for name in SPOOLED if name != "packets"}
@@ -95,7 +108,7 @@ def _spooled(held: deque[Decoded], parts: Iterator[Decoded], folder: str) -> Dec
             yield from spool.frames(part.packets)
 
     try:
-        written: dict[str, Any] = {"packets": spool.spooled(packets(), folder)}
+        written: dict[str, Any] = {"packets": spool.spooled(packets(), folder, along)}
         written |= {name: pile.table() for name, pile in sides.items()}
     except SpoolError:
         spool.clear([folder])  # what others write finds room

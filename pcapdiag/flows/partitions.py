@@ -13,21 +13,30 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 import polars as pl
 
-from pcapdiag import spool
+from pcapdiag import beside, spool
 from pcapdiag.flows import side_tables
 from pcapdiag.flows.arrays import Columns
 from pcapdiag.flows.five_tuple import combine, keys_of
+from pcapdiag.spool import Spooled
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from pcapdiag.flows.arrays import Rows
-    from pcapdiag.spool import Spooled, Table
+    from pcapdiag.spool import Table, WorkDirectory
 
 PART_ROWS: Final = 1 << 18
 """Packets of a part, more or less: what building their flows takes stays below 0.1 GB."""
+
+PIECES_AT_ONCE: Final = 2
+"""Pieces that are put in order beside each other: of each, 50 MB."""
+
+_MOST: Final = 0xFFFF
+"""As many parts as _NUMBER can tell from one another, and from no part."""
+
+_NUMBER: Final = np.dtype(np.uint16)
 
 _HIGH: Final = np.uint64(32)
 """Of a key's bits the upper half tells the part."""
@@ -46,14 +55,22 @@ _BLOCK: Final = np.dtype([(name, "u4") for name in _OF_BLOCK])
 """A SACK block, of which a packet may have four."""
 
 
-class Partitions(NamedTuple):
-    """The packets that are IP, in one file for each chunk of the table, ordered by part and row."""
+class Piece(NamedTuple):
+    """The packets of one file of their table, in order of part and row."""
 
-    paths: tuple[str, ...]
-    starts: tuple[Rows, ...]
-    """Per file: where each part begins in it, and the end of the last."""
+    path: str
+    starts: Rows
+    """Where each part begins in it, and the last ends."""
+    numbers: str
+    """A file of each packet's part, in order of row; as many as there are parts: it is in none."""
+
+
+class Partitions(NamedTuple):
+    """The packets that are IP, and their SACK blocks, in order of part and row."""
+
+    pieces: tuple[Piece, ...]
     block_paths: tuple[str, ...]
-    """Files of their SACK blocks, as _BLOCK, in the same order."""
+    """Per piece: a file of its SACK blocks, as _BLOCK."""
     block_starts: tuple[Rows, ...]
 
     def parts(self) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
@@ -61,13 +78,13 @@ class Partitions(NamedTuple):
 
         Of these `row`, which counts in the part, `left` and `right`.
         """
-        bounds = itertools.pairwise(zip(*self.starts, strict=True))
+        bounds = itertools.pairwise(zip(*(each.starts for each in self.pieces), strict=True))
         block_bounds = itertools.pairwise(zip(*self.block_starts, strict=True))
         for (begins, ends), within in zip(bounds, block_bounds, strict=True):
             if begins != ends:
                 packets = pl.concat(
-                    pl.scan_ipc(path).slice(int(begin), int(end - begin)).collect()
-                    for path, begin, end in zip(self.paths, begins, ends, strict=True)
+                    pl.scan_ipc(piece.path).slice(int(begin), int(end - begin)).collect()
+                    for piece, begin, end in zip(self.pieces, begins, ends, strict=True)
                 ).rechunk()
                 yield packets, self._blocks(packets.get_column("row").to_numpy(), *within)
 
@@ -90,32 +107,87 @@ class Partitions(NamedTuple):
 
     def discard(self) -> None:
         """Remove the files."""
-        spool.discard(spool.Spooled(self.paths, (), self.block_paths))
+        discard(self.pieces)
+        spool.discard(Spooled(self.block_paths, ()))
 
 
-def split(packets: Spooled, sacks: Table) -> Partitions:
-    """Write the packets and their blocks ordered by part, chunk by chunk. Raises SpoolError."""
-    count = max(1, -(-len(packets) // PART_ROWS))
-    starts: list[Rows] = []
-    block_starts: list[Rows] = []
+class Splitting:
+    """Pieces of a packets table in the making."""
+
+    def __init__(self, work: WorkDirectory, capture: int) -> None:
+        """Write where all goes that is made of a capture; nothing yet."""
+        self._work, self._capture = work, capture
+        self._count = 0
+        self._rows = 0
+        self._pieces: list[Piece] = []
+
+    def add(self, packets: pl.DataFrame, expected: int | None) -> None:
+        """Add the next packets; at first `expected`, all there will be, tells how many parts.
+
+        Where that is not known nothing is done. Raises SpoolError.
+        """
+        if not self._rows:
+            self._count = _parts_for(expected) if expected is not None else 0
+        if self._count:
+            folder = self._work.folder(self._capture)
+            self._pieces.append(_piece(packets, self._count, self._rows, folder))
+        self._rows += len(packets)
+
+    def made(self) -> tuple[Piece, ...] | None:
+        """Return them; None where parts are half as many as they should be, twice, or worse."""
+        wanted = _parts_for(self._rows)
+        if wanted / 2 < self._count < wanted * 2:
+            return tuple(self._pieces)
+        discard(self._pieces)
+        return None
+
+
+def split(packets: Spooled) -> tuple[Piece, ...]:
+    """Write the packets in order of part, file by file. Raises SpoolError."""
+    count = _parts_for(len(packets))
+    begins = itertools.accumulate(packets.heights, initial=0)
+
+    def piece(one: tuple[pl.DataFrame, int]) -> Piece:
+        chunk, begin = one
+        return _piece(chunk, count, begin, packets.folder)
+
+    chunks = zip(packets.chunks(*COLUMNS), begins, strict=False)
+    return tuple(beside.mapped(piece, chunks, PIECES_AT_ONCE))
+
+
+def discard(pieces: Iterable[Piece]) -> None:
+    """Remove their files."""
+    spool.discard(Spooled(tuple(path for each in pieces for path in (each.path, each.numbers)), ()))
+
+
+def partitions(packets: Spooled, sacks: Table, pieces: Sequence[Piece]) -> Partitions:
+    """Add the SACK blocks to all pieces of a table. Raises SpoolError."""
     block_paths: list[str] = []
+    block_starts: list[Rows] = []
+    begin = 0
+    told = side_tables.alongside(sacks, packets.heights, *_OF_BLOCK)
+    for piece, blocks, height in zip(pieces, told, packets.heights, strict=True):
+        part = spool.records(piece.numbers, _NUMBER, 0, height)
+        sent = part[blocks.get_column("row").to_numpy() - begin]
+        order, starts = _by_part(sent, len(piece.starts) - 1)
+        block_paths.append(spool.recorded(_blocks(blocks, order), packets.folder))
+        block_starts.append(starts)
+        begin += height
+    return Partitions(tuple(pieces), tuple(block_paths), tuple(block_starts))
 
-    def ordered() -> Iterator[pl.DataFrame]:
-        begin = 0
-        blocks = side_tables.alongside(sacks, packets.heights, *_OF_BLOCK)
-        for chunk, told in zip(packets.chunks(*COLUMNS), blocks, strict=True):
-            part = _part(Columns(chunk), count)
-            order, start = _by_part(part, count)
-            starts.append(start)
-            here = pl.Series("row", order.astype(np.uint32))
-            yield chunk[here].with_columns(here + begin)
-            order, start = _by_part(part[told.get_column("row").to_numpy() - begin], count)
-            block_starts.append(start)
-            block_paths.append(spool.recorded(_blocks(told, order), packets.folder))
-            begin += len(chunk)
 
-    files = spool.filed(ordered(), packets.folder)
-    return Partitions(files.paths, tuple(starts), tuple(block_paths), tuple(block_starts))
+def _parts_for(rows: int) -> int:
+    return min(max(1, -(-rows // PART_ROWS)), _MOST)
+
+
+def _piece(packets: pl.DataFrame, count: int, begin: int, folder: str) -> Piece:
+    """Write some packets, the first of which is row `begin`."""
+    chosen = packets.select(COLUMNS)
+    part = _part(Columns(chosen), count)
+    order, starts = _by_part(part, count)
+    here = pl.Series("row", order.astype(np.uint32))
+    path = spool.written(chosen[here].with_columns(here + begin), folder)
+    return Piece(path, starts, spool.recorded(part, folder))
 
 
 def _by_part(part: NDArray[np.uint16], count: int) -> tuple[Rows, Rows]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pcapdiag.flows.arrays import Rows
-    from pcapdiag.flows.partitions import Partitions
+    from pcapdiag.flows.partitions import Partitions, Piece
     from pcapdiag.flows.sightings import Tally
     from pcapdiag.spool import Table
 
@@ -42,14 +42,17 @@ _SWAPPED = {
 }
 
 
-def build(packets: Spooled, sacks: Table, icmp: pl.DataFrame) -> tuple[Spooled, pl.DataFrame]:
+def build(
+    packets: Spooled, sacks: Table, icmp: pl.DataFrame, pieces: tuple[Piece, ...] | None = None
+) -> tuple[Spooled, pl.DataFrame]:
     """Return the packets with the columns of `packets_in_flows`, and the table `flows`.
 
-    Arguments as for flows.build(). Raises SpoolError.
+    Arguments as for flows.build(), and the pieces of the packets if they are made. Raises
+    SpoolError.
     """
     highest = packets.lazy().select(pl.col("capture").max()).collect().item()
     captures = int(highest or 0) + 1
-    split = partitions.split(packets, sacks)
+    split = partitions.partitions(packets, sacks, pieces or partitions.split(packets))
     habit = np.ones(captures, np.int64)
     parts, tally = _parts(packets, split, icmp, habit)
     if tally is not None and (tally.habit() != 1).any():

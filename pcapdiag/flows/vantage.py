@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from pcapdiag.capture.frames import CaptureInfo
     from pcapdiag.decode.packets import Decoded
+    from pcapdiag.flows.partitions import Piece
     from pcapdiag.spool import Table
 
 MANY_FLOWS: Final = 100_000
@@ -59,18 +60,20 @@ def build(
     role_given: str | None,
     captures: Sequence[tuple[CaptureInfo, Decoded]],
     capture_ids: Sequence[int] | None = None,
+    split: tuple[Piece, ...] | None = None,
 ) -> VantageTables:
     """Return the tables of a vantage.
 
     Each Decoded counts its rows from 0. One capture stays in file order, whatever its clock did.
     Several are merged by time, stably; a frame without a time stays behind the frame before it in
     its capture. `capture_ids` are the captures' indices within the case; without them a capture
-    tells its own in its first packet, and one that holds none is -1.
+    tells its own in its first packet, and one that holds none is -1. `split` is what was made of a
+    capture while it was read, if it is the only one (see partitions.Splitting).
     """
     if capture_ids is None:
         capture_ids = [_capture_id(part.packets) for _, part in captures]
     decoded = merging.merged([part for _, part in captures])
-    packets, told = _with_flows(decoded)
+    packets, told = _with_flows(decoded, split)
     if isinstance(packets, Spooled) or len(told) > MANY_FLOWS:
         memory.give_back()
     return VantageTables(
@@ -91,11 +94,11 @@ def build(
     )
 
 
-def _with_flows(decoded: Decoded) -> tuple[Table, pl.DataFrame]:
+def _with_flows(decoded: Decoded, split: tuple[Piece, ...] | None) -> tuple[Table, pl.DataFrame]:
     """Return packets with the columns of PACKETS_IN_FLOWS, and flows."""
     packets = decoded.packets
     if isinstance(packets, Spooled):
-        return spooled_flows.build(packets, decoded.sacks, decoded.icmp)
+        return spooled_flows.build(packets, decoded.sacks, decoded.icmp, split)
     found = flows.build(packets, decoded.sacks.lazy().collect(), decoded.icmp)
     return packets.hstack(found.in_flows), found.flows
 

@@ -76,6 +76,40 @@ def test_samples(sample, tmp_path):
 
 
 @pytest.mark.usefixtures("small")
+def test_what_was_split_while_it_was_read(monkeypatch, tmp_path):
+    """A capture that is taken apart meanwhile gives the same, and is not taken apart again."""
+    path = str(SAMPLES / "pmtud-blackhole-dr/director.pcap")
+    plain = workers.read_capture(path, 0)
+    wanted = vantage.build(0, "v", None, [(plain.info, plain.decoded)])
+    with spool.WorkDirectory(str(tmp_path)) as work:
+        read = workers.read_capture(path, 0, work=work, in_memory_rows=0, split=True)
+        assert len(read.split) > 1
+        monkeypatch.setattr(partitions, "split", None)
+        found = vantage.build(0, "v", None, [(read.info, read.decoded)], split=read.split)
+        assert_frame_equal(found.packets.lazy().collect(), wanted.packets)
+        assert_frame_equal(found.flows, wanted.flows)
+        files = {str(path) for path in Path(found.packets.folder).iterdir()}
+        assert files == set(_files(found))
+
+
+@pytest.mark.parametrize(
+    ("expected", "parts"), [(None, 0), (9, 0), (20, 0), (21, 3), (70, 7), (71, 0)]
+)
+@pytest.mark.usefixtures("small")
+def test_an_expectation_that_was_wrong(tmp_path, expected, parts):
+    """Half the parts that 40 rows should have, or twice, are removed, to be made anew."""
+    packets = trace("\n".join(f"{n}.0 c>s A seq={n} ack=1" for n in range(40))).decoded(0).packets
+    with spool.WorkDirectory(str(tmp_path)) as work:
+        splitting = partitions.Splitting(work, 0)
+        for piece in packets.iter_slices(7):
+            splitting.add(piece, expected)
+        made = splitting.made()
+        assert (0 if made is None else len(made[0].starts) - 1) == parts
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert len(files) == (12 if parts else 0)
+
+
+@pytest.mark.usefixtures("small")
 def test_originators_that_other_flows_tell(tmp_path):
     """An endpoint is popular over all parts, and its flows are turned around."""
     made = trace(MIDSTREAM, hosts=CLIENTS)
