@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
+import sampled
 import truths
 
 from pcapdiag import engine
-from pcapdiag.capture.vantages import resolve
 from pcapdiag.report import json
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ def _folders() -> Iterator[Any]:
         roots.append(Path(os.environ["PCAPDIAG_LAB"]))
     for root in roots:
         for truth in sorted(root.glob("*/truth.json")):
-            name = f"{root.name}-{truth.parent.name}"
-            # one worker looks at a sample, and so analyses it once
-            yield pytest.param(truth.parent, id=name, marks=pytest.mark.xdist_group(name))
+            folder = truth.parent
+            name = f"{root.name}-{folder.name}"
+            yield pytest.param(folder, id=name, marks=sampled.alone(folder))
 
 
 FOLDERS = list(_folders())
@@ -67,19 +67,7 @@ SYNTHETIC = [item for item in FOLDERS if (item.values[0] / "make.py").exists()]
 
 @cache
 def _result(folder: Path) -> Result:
-    return _analysed(folder)
-
-
-def _analysed(folder: Path) -> Result:
-    truth = truths.read(folder)
-    labelled = [
-        f"{truths.vantage(truth, item)}={folder / item['file']}" for item in truth["captures"]
-    ]
-    inputs, errors = resolve(labelled)
-    assert not errors
-    loaded = engine.load(inputs)
-    assert not loaded.failures
-    return engine.analyze(loaded, now_ns=NOW_NS)
+    return engine.analyze(sampled.loaded(folder), now_ns=NOW_NS)
 
 
 def _reported(result: Result) -> set[str]:
@@ -98,7 +86,7 @@ def test_both_of_polars_engines_say_the_same(folder):
     """What judges large captures, the streaming engine, and what judges small ones agree."""
     with pl.Config() as config:
         config.set_engine_affinity("streaming")
-        streamed = _analysed(folder)
+        streamed = engine.analyze(sampled.load(folder), now_ns=NOW_NS)
     assert json.dumps(streamed) == json.dumps(_result(folder))
 
 

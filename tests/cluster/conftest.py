@@ -562,9 +562,3 @@ def analyse() -> Callable[..., Analysis]:
         return found
 
     return analysed
-
-
-@pytest.fixture(scope="session")
-def analysis() -> type[Analysis]:
-    """Return the Analysis of which nothing is made that is not asked for."""
-    return Analysis

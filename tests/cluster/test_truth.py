@@ -9,12 +9,12 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import pytest
+import sampled
 
+from pcapdiag import engine
 from pcapdiag.addresses import ip_text, mac_text, pack_mac
-from pcapdiag.capture.reader import open_capture
 from pcapdiag.capture.vantages import resolve
-from pcapdiag.decode.packets import decode_capture
-from pcapdiag.flows import vantage
+from pcapdiag.case import Case
 
 SAMPLES = Path(__file__).parents[2] / "samples"
 NAMES = sorted(path.parent.name for path in SAMPLES.glob("*/truth.json"))
@@ -40,7 +40,7 @@ COMBINATIONS = [(subset, labels) for subset in SUBSETS for labels in (True, Fals
 
 def _case(name, subset, labels):
     words = f"{name}-{subset}-{'labelled' if labels else 'unlabelled'}"
-    return pytest.param((name, subset, labels), id=words, marks=pytest.mark.xdist_group(name))
+    return pytest.param((name, subset, labels), id=words, marks=sampled.alone(SAMPLES / name))
 
 
 def _cases():
@@ -59,48 +59,51 @@ def truth(name: str) -> dict:
     return json.loads((SAMPLES / name / "truth.json").read_text(encoding="utf-8"))
 
 
+def _taken(inputs):
+    """Return what is taken where: what an analysis rests on."""
+    return {(one.name, one.role, one.paths) for one in inputs}
+
+
 @lru_cache(maxsize=1)
-def tables(name: str) -> tuple[vantage.VantageTables, ...]:
-    """Return the vantages of a sample as its files are named."""
+def whole(name: str) -> Case:
+    """Return the case of a sample as its files are named."""
     inputs, failures = resolve([str(SAMPLES / name)])
     assert not failures
-    made = []
-    for index, item in enumerate(inputs):
-        parts = []
-        for number, path in enumerate(item.paths):
-            with open_capture(path) as reader:
-                decoded = decode_capture(reader, number)
-                parts.append((reader.info, decoded))
-        made.append(vantage.build(index, item.name, item.role, parts))
-    return tuple(made)
+    if _taken(inputs) == _taken(sampled.inputs(SAMPLES / name)):
+        return sampled.loaded(SAMPLES / name).case
+    return engine.load(inputs).case
 
 
 @lru_cache(maxsize=8)  # no more than are asked for again: different subsets of few captures
-def analysed(analysis, name: str, kept: tuple[int, ...], labels: bool):
-    """Return the analysis of some vantages, renamed where labels are to be gone."""
-    return analysis(
+def analysed(name: str, kept: tuple[int, ...], labels: bool) -> Case:
+    """Return the case of some vantages, renamed where labels are to be gone."""
+    vantages = whole(name).vantages
+    if labels and len(kept) == len(vantages):
+        return whole(name)
+    some = (vantages[number] for number in kept)
+    return Case(
         tuple(
             replace(
-                tables(name)[number],
+                one,
                 index=index,
-                name=tables(name)[number].name if labels else f"v{index}",
-                role_given=tables(name)[number].role_given if labels else None,
+                name=one.name if labels else f"v{index}",
+                role_given=one.role_given if labels else None,
             )
-            for index, number in enumerate(kept)
+            for index, one in enumerate(some)
         )
     )
 
 
 @pytest.fixture(scope="module")
-def subset(request, analysis):
-    """Return the sample's name, the names of a subset and labels, and the analysis, or None.
+def subset(request):
+    """Return the sample's name, the names of a subset and labels, and its case, or None.
 
     Its scope lets pytest put tests of one subset one behind the other, so that it is made once.
     """
     name, group, labels = request.param
-    names = [item.name for item in tables(name)]
+    names = [item.name for item in whole(name).vantages]
     kept = tuple(at for at, own in enumerate(names) if own.startswith(SUBSETS[group]))
-    return (*request.param, analysed(analysis, name, kept, labels) if kept else None)
+    return (*request.param, analysed(name, kept, labels) if kept else None)
 
 
 @pytest.mark.parametrize("subset", list(_cases()), indirect=True)
@@ -171,8 +174,8 @@ def test_captures_of_a_real_kernel_are_read_completely(subset) -> None:
     alone = group == "realservers" and method == "nat"
     split = method == "nat" and not labels  # one capture an interface, and nothing says one host
     if not alone:
-        assert found.methods() == [method]
+        assert [service.method for service in found.topology.services] == [method]
     if group != "realservers" and not split:
-        judged = {verdict for verdict, _ in found.verdicts()}
-        assert judged == verdicts
-        assert len(found.verdicts()) >= 25
+        judged = found.contract.get_column("verdict").to_list()
+        assert set(judged) == verdicts
+        assert len(judged) >= 25
