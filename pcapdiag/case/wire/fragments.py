@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag.case.sights import with_first
+from pcapdiag.cluster.joined.places import place
 from pcapdiag.protocols import IcmpType, Icmpv6Type
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def trains(case: Case, vantage: VantageTables) -> pl.DataFrame:
             data.alias("bytes"),
             end.alias("end"),
             pl.col("ip_header_len").cast(pl.Int64),
-            place(case, vantage.index).alias("place"),
+            place(case.topology, vantage.index).cast(pl.String).alias("place"),
             case.clocks.common_time(vantage.index).alias("time_ns"),
             "ip_proto",
             "ip_id",
@@ -144,21 +145,6 @@ def trains(case: Case, vantage: VantageTables) -> pl.DataFrame:
         .with_columns(pl.lit(vantage.index, dtype=pl.UInt16).alias("vantage"))
         .sort("time_ns", "row")
         .collect()
-    )
-
-
-def place(case: Case, vantage: int) -> pl.Expr:
-    """Return "in" or "out" where a frame came to or left the capturing host, "at" where unknown."""
-    own = sorted(case.topology.vantage_macs[vantage])
-    direction = pl.col("direction").cast(pl.String)
-    return (
-        pl.when(direction.is_in(["in", "out"]))
-        .then(direction)
-        .when(pl.col("eth_src").is_in(own))
-        .then(pl.lit("out"))
-        .when(pl.col("eth_dst").is_in(own))
-        .then(pl.lit("in"))
-        .otherwise(pl.lit("at"))
     )
 
 
@@ -371,7 +357,7 @@ def _other_packets(case: Case, expected: pl.DataFrame) -> tuple[pl.DataFrame, pl
             vantage.packets.lazy()
             .with_row_index("row")
             .filter(pl.col("flow").is_not_null())
-            .with_columns(place(case, vantage.index).alias("place"))
+            .with_columns(place(case.topology, vantage.index).cast(pl.String).alias("place"))
             .select("row", "flow", "ip_id", "mf", "src_hi", "src_lo", "place")
             .join(legs.lazy().select("flow", "connection").unique(), on="flow")
             .join(here.lazy(), on=["connection", "src_hi", "src_lo"])

@@ -16,7 +16,7 @@ from pcapdiag import spool
 from pcapdiag.capture.frames import NO_TIME
 from pcapdiag.capture.reader import open_again
 from pcapdiag.case.sides import TCP_IP_HEADERS
-from pcapdiag.case.wire import fragments
+from pcapdiag.cluster.joined.places import place
 from pcapdiag.decode import verify
 from pcapdiag.errors import CaptureError, UnreadableCapture
 from pcapdiag.protocols import IpProto, TcpFlag
@@ -209,7 +209,7 @@ def _about(case: Case, vantage: VantageTables, wrong: pl.DataFrame) -> pl.DataFr
         "ip_len", "ip_id", "tcp_seq", "tcp_flags", "payload_len", "flow", "by_orig", "copy_of",
     )  # fmt: skip
     rows = spool.at(vantage.packets, bad["row"], *names, "eth_dst", "direction").select(
-        *names, fragments.place(case, vantage.index).alias("place")
+        *names, place(case.topology, vantage.index).alias("place")
     )
     limits = vantage.flows.select(
         "flow", pl.max_horizontal("orig_mss", "resp_mss").cast(pl.Int64).alias("mss")
