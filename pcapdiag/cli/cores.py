@@ -30,9 +30,10 @@ ENGINE: Final = "POLARS_ENGINE_AFFINITY"
 ALLOCATOR: Final = "_RJEM_MALLOC_CONF"
 """What polars' allocator, jemalloc, is told by; where polars has another, nothing reads it."""
 
-DECAY: Final = "dirty_decay_ms:50,muzzy_decay_ms:0"
+DECAY: Final = "dirty_decay_ms:200,muzzy_decay_ms:0"
 """How long freed memory is kept for the next query, and that it then is given back at once: by
-default ten seconds, in which an analysis frees and takes several hundred MB."""
+default ten seconds, in which an analysis frees and takes several hundred MB. A quarter as long as
+this and a tenth of the time goes into taking back what was just given."""
 
 SCANS: Final = "POLARS_MAX_CONCURRENT_SCANS"
 """How many files of a spooled table polars maps ahead. One is enough, for each is read by all
