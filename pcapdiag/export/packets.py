@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import polars as pl
@@ -32,6 +33,9 @@ ROWS_AT_ONCE: Final = 1 << 16
 
 _SAYS_ITSELF: Final = ("outer_", "tunnel_")
 
+_SIDES: Final = ("tunnels", "sacks", "icmp", "arp", "vrrp", "ipvs_sync")
+"""What stands beside the packets, in this order."""
+
 
 def join(decoded: Decoded, first_row: int = 0) -> pl.DataFrame:
     """Return one row a frame with everything that was decoded of it, in file order.
@@ -39,24 +43,40 @@ def join(decoded: Decoded, first_row: int = 0) -> pl.DataFrame:
     `first_row` is the packets' first in what the rows of side tables count.
     """
     table = _readable(decoded.packets.lazy().collect()).with_row_index("row", first_row)
-    for side in (
-        _named(decoded.tunnels.lazy().collect(), "tunnels"),
-        _sacks(decoded.sacks.lazy().collect()),
-        _readable(decoded.icmp),
-        _named(decoded.arp.drop("eth_src"), "arp"),
-        _vrrp(decoded.vrrp),
-        _synchronised(decoded.ipvs_sync),
-    ):
-        table = _beside(table, side)
+    for name in _SIDES:
+        table = _beside(table, name, getattr(decoded, name).lazy().collect())
     return table.drop("row")
 
 
-def _beside(table: pl.DataFrame, side: pl.DataFrame) -> pl.DataFrame:
+def _beside(table: pl.DataFrame, name: str, side: pl.DataFrame) -> pl.DataFrame:
     """Join a side table by row; one without rows, as most are, gives columns of nulls."""
     if side.is_empty():
-        columns = side.drop("row").schema.items()
-        return table.with_columns(pl.lit(None, dtype).alias(name) for name, dtype in columns)
-    return table.join(side, on="row", how="left", maintain_order="left")
+        return table.with_columns(_nulls(name))
+    return table.join(_side(name, side), on="row", how="left", maintain_order="left")
+
+
+def _side(name: str, table: pl.DataFrame) -> pl.DataFrame:
+    """Return a side table as it stands beside packets: a row for each that it says something of."""
+    match name:
+        case "sacks":
+            return _sacks(table)
+        case "icmp":
+            return _readable(table)
+        case "arp":
+            return _named(table.drop("eth_src"), name)
+        case "vrrp":
+            return _vrrp(table)
+        case "ipvs_sync":
+            return _synchronised(table)
+        case _:
+            return _named(table, name)
+
+
+@cache
+def _nulls(name: str) -> list[pl.Expr]:
+    """Return the columns of a side table, each null."""
+    columns = _side(name, schema.empty(name)).drop("row").schema.items()
+    return [pl.lit(None, dtype).alias(column) for column, dtype in columns]
 
 
 def joined(parts: Iterable[Decoded]) -> Iterator[pl.DataFrame]:
