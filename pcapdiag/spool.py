@@ -144,6 +144,12 @@ class Spooled:
         """Return the table with the columns of another, whose files are as high as its own."""
         return replace(self, more=more.paths)
 
+    def files(self, some: slice) -> Spooled:
+        """Return the table that some of the files are."""
+        return replace(
+            self, paths=self.paths[some], heights=self.heights[some], more=self.more[some]
+        )
+
     def chunks(self, *names: str) -> Iterator[pl.DataFrame]:
         """Yield the rows file by file; columns `names`, or all."""
         for number in range(len(self.paths)):

@@ -304,7 +304,7 @@ class Coverage:
             (index, *seen)
             for index, role in enumerate(self.topology.roles)
             if role.role == "director"
-            for seen in leaving(oriented_one(self.vantages[index]), index, self.topology)
+            for seen in leaving(oriented_one(self.vantages[index]), self.topology)
         ]
 
     @cached_property
@@ -313,11 +313,11 @@ class Coverage:
 
     @cached_property
     def _losses(self) -> tuple[Losses, ...]:
-        passages = self.topology.observed.passages
+        forwarded = self.topology.observed.forwarded
         return tuple(
             losses.measure(
                 vantage,
-                passages.filter(pl.col("vantage") == index),
+                forwarded.filter(pl.col("vantage") == index),
                 self.topology.vantage_macs[index],
             )
             for index, vantage in enumerate(self.vantages)

@@ -26,7 +26,8 @@ def oriented(vantages: Sequence[VantageTables]) -> tuple[VantageTables, ...]:
     """Return the vantages with UDP and SCTP flows turned so that the originator is the client.
 
     That is the side without a well-known port where the other has one, else the side that was seen
-    first. `flows` gets a column `turned` where any flow was; the `by_orig` of packets follows.
+    first. `flows` gets a column `turned` where any flow was; the `by_orig` of packets and passages
+    follows.
     """
     return tuple(oriented_one(vantage) for vantage in vantages)
 
@@ -62,4 +63,5 @@ def oriented_one(vantage: VantageTables) -> VantageTables:
         packets=vantage.packets.with_columns(
             pl.when(pl.col("flow").is_not_null()).then(by_orig).alias("by_orig")
         ),
+        passages=vantage.passages.with_columns(by_orig.alias("by_orig")),
     )

@@ -178,10 +178,8 @@ def _refutations(
     for index, (vantage, role) in enumerate(zip(vantages, given, strict=True)):
         if role.source != "refuted":
             continue
-        passed = observed.passages.filter(pl.col("vantage") == index).sort("in_row", "out_row")
-        rows = passed.head(1).select("in_row", "out_row").rows() or _translated(
-            vantage, index, observed
-        )
+        passed = vantage.passages.lazy().select("in_row", "out_row").sort("in_row", "out_row")
+        rows = passed.head(1).collect().rows() or _translated(vantage, index, observed)
         answered = (
             vantage.packets.lazy()
             .with_row_index("row")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag import memory, spool
-from pcapdiag.flows import flows, icmp_errors, merging, spooled_flows
+from pcapdiag.flows import flows, icmp_errors, merging, passages, spooled_flows
 from pcapdiag.spool import Spooled
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ class VantageTables:
     ipvs_sync: pl.DataFrame
     flows: pl.DataFrame
     icmp_errors: pl.DataFrame
+    passages: Table
+    """Packets that the host passed on: see passages.find."""
 
     def packets_of(self, flows: pl.Series, *, row: bool = False) -> pl.LazyFrame:
         """Return the packets of some flows as a query, with their `row` if wanted.
@@ -52,6 +54,15 @@ class VantageTables:
         """
         packets = self.packets.lazy().with_row_index("row") if row else self.packets.lazy()
         return packets.filter(pl.col("flow").is_in(flows.unique().implode()))
+
+    def passages_of(self, rows: pl.Series) -> pl.DataFrame:
+        """Return where packets that came in were passed on: row, out_row, kind."""
+        return (
+            self.passages.lazy()
+            .filter(pl.col("in_row").is_in(rows.implode()))
+            .select(pl.col("in_row").alias("row"), "out_row", "kind")
+            .collect()
+        )
 
 
 def build(
@@ -91,6 +102,7 @@ def build(
         ipvs_sync=decoded.ipvs_sync,
         flows=told,
         icmp_errors=icmp_errors.build(packets, decoded.icmp, decoded.tunnels, told),
+        passages=passages.find(packets, decoded.tunnels),
     )
 
 

@@ -13,7 +13,8 @@ zeros. The truth is printed as JSON.
 
 Two floods can be had beside that: half-open connections, which hosts that nobody asked are said to
 have begun; and ICMP errors from many routers about packets that arrived nevertheless. And all
-packets, of either direction, can be in a tunnel between director and realserver (IPIP, 6in4).
+packets, of either direction, can be in a tunnel between director and realserver (IPIP, 6in4), and
+be seen bare as well, as an interface "any" shows them where the tunnel ends.
 
 What a connection does is scripted packet by packet, in a handful of scripts; numpy then plays the
 scripts for all connections at once, sorts by time and lays out the bytes.
@@ -47,6 +48,7 @@ MSS: Final = 1448  # 1500 - 20 - 20 - 12 of timestamps
 SMALL_MSS: Final = 1348  # behind an MTU of 1400
 PATH_MTU: Final = 1400
 RTT_S: Final = 0.02
+DECAPSULATION_NS: Final = 3_000
 
 ROUTER_MAC, DIRECTOR_MAC, REALSERVER_MAC = "020000000001", "020000000002", "020000000011"
 DIRECTOR, REALSERVER, ROUTER = "203.0.113.2", "203.0.113.11", "192.0.2.1"
@@ -111,7 +113,7 @@ class Script:
             seq = self.sent[server]
             self.sent[server] += payload + bool(flags & (SYN | FIN))
         ack = self.sent[1 - server] if ack is None else ack
-        self._add(server, seq, ack, flags, payload, *sack, 0, 0, len(self), 0, 0)
+        self._add(server, seq, ack, flags, payload, *sack, 0, 0, len(self), 0, 0, 0)
         return seq
 
     def too_big(self, step: int) -> None:
@@ -119,7 +121,7 @@ class Script:
         self.at += 0.002
         age_ns = (self.at - self.columns["at"][step]) * 1e9
         quoted = [self.columns[name][step] for name in ("seq", "ack", "flags", "payload")]
-        self._add(0, *quoted, 0, 0, TOO_BIG, PATH_MTU, step, age_ns, 0)
+        self._add(0, *quoted, 0, 0, TOO_BIG, PATH_MTU, step, age_ns, 0, 0)
 
     def open(self) -> None:
         """Add the handshake, the request and the start of the answer, acknowledged."""
@@ -188,6 +190,7 @@ _SCRIPT_COLUMNS: Final = (
     "step",  # what the IP ID counts; an ICMP error has that of the packet it quotes
     "age_ns",  # of the quoted packet
     "storm",  # 0, or the number of an error of the storm
+    "bare",  # 1: not in the tunnel that all packets are in
 )
 
 
@@ -426,6 +429,14 @@ def _storm(cast: Cast, play: Play, count: int, random: np.random.Generator) -> P
     return Play(storm.connection, storm.ns + later, columns)
 
 
+def _also_bare(play: Play) -> Play:
+    """Return every packet twice: what comes leaves the tunnel, what goes enters it."""
+    server = play.columns["server"]
+    first = Play(play.connection, play.ns, play.columns | {"bare": server})
+    again = Play(play.connection, play.ns + DECAPSULATION_NS, play.columns | {"bare": 1 - server})
+    return first.beside(again)
+
+
 def _fold(total: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the Internet checksum (RFC 1071) of sums of 16-bit words."""
     for _ in range(3):
@@ -492,7 +503,7 @@ class _Builder:
         self.v6 = np.array([each.v6 for each in SERVICES])[service]
         self.options = cast.options[self.connection] & ~self.server & ~self.icmp
         by_service = np.array([each.tunnel for each in SERVICES])[service]
-        self.tunnel = by_service & ~self.server | tunnelled
+        self.tunnel = by_service & ~self.server | (tunnelled & (self.play["bare"] == 0))
         self.vlan = np.array([each.vlan for each in SERVICES])[service]
         sack = self.play["sack_right"] > 0
         syn = (self.play["flags"] & SYN) > 0
@@ -662,11 +673,12 @@ def generate(
     half_open: int = 0,
     storm: int = 0,
     tunnelled: bool = False,
+    also_bare: bool = False,
 ) -> dict[str, object]:
     """Write a nanosecond pcap of `packets` frames, and return what is in it and what is wrong.
 
     Beside them stand `half_open` connections of a SYN flood and `storm` ICMP errors; `tunnelled`
-    packets are all in a tunnel.
+    packets are all in a tunnel, and `also_bare` ones are there a second time, without it.
     """
     random = np.random.default_rng(seed)
     cast = _cast(packets, random)
@@ -678,6 +690,8 @@ def generate(
         flooding = _play(flood, half_open * len(SCRIPTS[HALF_OPEN]))
         play = play.beside(replace(flooding, connection=flooding.connection + len(cast.script)))
         cast = _together(cast, flood)
+    if also_bare:
+        play = _also_bare(play)
     with path.open("wb") as file:
         file.write(struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, snaplen, 1))
         for begin in range(0, len(play.ns), CHUNK):
@@ -727,6 +741,9 @@ def main() -> None:
     parser.add_argument(
         "--tunnelled", action="store_true", help="every packet in IPIP, or 6in4 where it is IPv6"
     )
+    parser.add_argument(
+        "--also-bare", action="store_true", help="every packet again, bare: twice as many in all"
+    )
     asked = parser.parse_args()
     truth = generate(
         asked.output,
@@ -735,7 +752,8 @@ def main() -> None:
         asked.seed,
         half_open=asked.syn_flood,
         storm=asked.icmp_storm,
-        tunnelled=asked.tunnelled,
+        tunnelled=asked.tunnelled or asked.also_bare,
+        also_bare=asked.also_bare,
     )
     json.dump(truth, sys.stdout, indent=1)
     sys.stdout.write("\n")

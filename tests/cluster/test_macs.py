@@ -6,7 +6,7 @@ import pytest
 
 from pcapdiag.addresses import pack_ip, pack_mac
 from pcapdiag.cluster.cast import macs
-from pcapdiag.cluster.matching import passages
+from pcapdiag.flows import passages
 
 
 def test_the_capturing_host_is_on_every_frame(cluster, mac) -> None:
@@ -162,7 +162,7 @@ def test_passages_are_forwarded_packets_not_doubles(cluster, mac) -> None:
     net = cluster()
     net.connect("rs1")
     (tables,) = net.tables("director")
-    found = passages.find(tables)
+    found = passages.find(tables.packets, tables.tunnels)
     assert set(found.get_column("kind")) == {"routed"}
     assert set(found.get_column("ttl_drop")) == {1}
     assert set(found.select("in_dst", "out_src", "out_dst").rows()) == {
@@ -171,7 +171,7 @@ def test_passages_are_forwarded_packets_not_doubles(cluster, mac) -> None:
     tunnel = cluster(method="tun", encapsulation="gre")
     tunnel.connect("rs1")
     (tables,) = tunnel.tables("director")
-    found = passages.find(tables)
+    found = passages.find(tables.packets, tables.tunnels)
     assert set(found.get_column("kind")) == {"encapsulated"}
     assert set(found.get_column("outer_dst_lo")) == {tunnel.address["rs1"][1]}
     double = cluster(method="nat")
@@ -180,7 +180,7 @@ def test_passages_are_forwarded_packets_not_doubles(cluster, mac) -> None:
     recorder.rows = [row for row in recorder.rows for _ in range(2)]
     (tables,) = double.tables("rs1")
     assert tables.packets.get_column("copy_of").null_count() < len(tables.packets)
-    assert passages.find(tables).is_empty()
+    assert passages.find(tables.packets, tables.tunnels).is_empty()
 
 
 def test_a_passage_whose_exit_was_stamped_first_is_turned_round(cluster) -> None:
@@ -191,4 +191,6 @@ def test_a_passage_whose_exit_was_stamped_first_is_turned_round(cluster) -> None
     net.seen("director", packet, "director", "rs1", "out")
     net.seen("director", {**packet, "ttl": 62}, "router", "director", "in")
     (tables,) = net.tables("director")
-    assert passages.find(tables).select("in_row", "out_row", "ttl_drop").rows() == [(1, 0, 1)]
+    assert passages.find(tables.packets, tables.tunnels).select(
+        "in_row", "out_row", "ttl_drop"
+    ).rows() == [(1, 0, 1)]

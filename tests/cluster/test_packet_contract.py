@@ -10,6 +10,7 @@ import pytest
 
 from pcapdiag.addresses import pack_mac
 from pcapdiag.case.case import Case
+from pcapdiag.flows import passages
 
 SECOND = 1_000_000_000
 MACS = {"router": pack_mac("02:00:00:00:00:01"), "director-inside": pack_mac("02:00:00:00:00:03")}
@@ -125,7 +126,9 @@ def test_nothing_is_missed_in_a_gap_between_files(cluster, pause) -> None:
     packets = tables.packets.with_columns(
         (pl.col("time_ns") > middle).cast(pl.UInt16).alias("capture")
     )
-    case = Case((replace(tables, captures=files, capture_ids=(0, 1), packets=packets),))
+    passed = passages.find(packets, tables.tunnels)
+    told = replace(tables, captures=files, capture_ids=(0, 1), packets=packets, passages=passed)
+    case = Case((told,))
     row = case.connections.connections.filter(pl.col("client_port") == 49000).item(0, "connection")
     expected = "capture-ends-too-early" if pause else "none-left"
     assert case.packet_contract([row])["reason"].to_list() == [expected]

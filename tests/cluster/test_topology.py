@@ -151,7 +151,7 @@ def test_a_router_is_no_director(cluster, analyse) -> None:
     for labels in (True, False):
         found = analyse(net.tables("director", labels=labels))
         assert set(found.methods()) <= {None}
-        assert not found.topology.observed.passages.is_empty()
+        assert not found.topology.observed.forwarded.is_empty()
 
 
 def test_a_single_realserver_without_arp_is_not_guessed(cluster, analyse) -> None:

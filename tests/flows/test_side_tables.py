@@ -42,6 +42,13 @@ def test_alongside_nothing(tmp_path):
     assert [found.height for found in side_tables.alongside(none, [3, 3])] == [0, 0]
 
 
+@pytest.mark.parametrize("asked", [[0], [3, 4], [20], [9, 1, 0], [1, 2], [21, 30], [5, 0, 20]])
+def test_finder(side, asked):
+    """Rows are found by packet, wherever in the table they are, and in its order."""
+    found = side_tables.finder(side, "told")(pl.Series("row", asked, pl.UInt32))
+    assert found.rows() == [(row, n) for n, row in enumerate(ABOUT) if row in asked]
+
+
 @pytest.mark.parametrize("kept", [[], [0], [3, 4, 5, 9], range(21), [1, 2, 21, 22]])
 def test_renumbered(kept):
     """Rows about packets that stay count in these; the others go."""

@@ -46,7 +46,7 @@ def _same(captures, tmp_path):
     found = vantage.build(0, "v", None, [(info, _kept(part, tmp_path)) for info, part in captures])
     assert len(found.packets.paths) > 1
     assert {str(path) for path in tmp_path.iterdir()} == set(_files(found))
-    for name in SPOOLED:
+    for name in (*SPOOLED, "passages"):
         assert_frame_equal(getattr(found, name).lazy().collect(), getattr(plain, name))
     for name in ("flows", "icmp_errors", "icmp", "arp", "vrrp"):
         assert_frame_equal(getattr(found, name), getattr(plain, name))
@@ -58,7 +58,7 @@ def _kept(part, tmp_path):
 
 
 def _files(found):
-    for name in SPOOLED:
+    for name in (*SPOOLED, "passages"):
         table = getattr(found, name)
         assert isinstance(table, spool.Spooled), name
         yield from (*table.paths, *table.more)
@@ -72,7 +72,9 @@ def _files(found):
 def test_samples(sample, tmp_path):
     """Tunnels, reused ports, second sights and ICMP errors come out alike."""
     read = workers.read_capture(str(SAMPLES / sample), 0)
-    assert len(_same([(read.info, read.decoded)], tmp_path).flows) > 1
+    plain = _same([(read.info, read.decoded)], tmp_path)
+    assert len(plain.flows) > 1
+    assert len(plain.passages) > 1
 
 
 @pytest.mark.usefixtures("small")

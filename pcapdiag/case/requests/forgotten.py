@@ -127,7 +127,7 @@ def _unless_never_known(case: Case, rows: pl.DataFrame) -> pl.DataFrame:
         case.members.select("connection", "service"), on="service"
     )
     legs = case.connections.legs.select("vantage", "flow", "connection", "kind")
-    passed = case.topology.observed.passages.select("vantage", "flow").unique()
+    passed = case.topology.observed.forwarded.select("vantage", "flow")
     known = pl.concat(
         [
             legs.join(passed, on=["vantage", "flow"], how="semi"),

@@ -61,8 +61,8 @@ def _at(case: Case, index: int) -> pl.DataFrame:
     seen = asking.join(legs, on="flow").collect()
     front, back = (seen.filter(pl.col("kind") == kind) for kind in ("front", "back"))
     passages = (
-        case.topology.observed.passages.filter(pl.col("vantage") == index)
-        .select(pl.col("in_row").alias("row"), pl.col("out_row").alias("passed_row"))
+        tables.passages_of(front["row"])
+        .select("row", pl.col("out_row").alias("passed_row"))
         .unique("row", keep="first")
     )
     translated = back.select(

@@ -121,9 +121,6 @@ def _one(case: Case, connection: int, vantage: int, messages: pl.DataFrame) -> R
         .sort("row")
         .collect()
     )
-    forwarded = case.topology.observed.passages.filter(
-        pl.col("vantage") == vantage, pl.lit(one_way)
-    )["in_row"]
     packets = packets.filter(pl.col("copy_of").is_null())
     if packets.is_empty() or packets.height > rejections.MAX_PACKETS:
         return None
@@ -146,6 +143,7 @@ def _one(case: Case, connection: int, vantage: int, messages: pl.DataFrame) -> R
     rejected = _rejected(case, vantage, messages, packets)
     if not rejected:
         return None
+    forwarded = tables.passages_of(packets["row"]).filter(pl.lit(one_way))["row"]
     fates = _fates(segments, rejected, packets["row"].is_in(forwarded.implode()).to_list())
     first = min(rejected)
     passed = [number for number, fate in enumerate(fates) if fate == "passed"]

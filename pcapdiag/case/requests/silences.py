@@ -98,7 +98,7 @@ def _at(case: Case, index: int, wanted: pl.DataFrame) -> pl.DataFrame:
         )
         .collect()
     )
-    passages = case.topology.observed.passages.filter(pl.col("vantage") == index)
+    passed = case.vantages[index].passages_of(answered["answered_row"])
     known = earlier.join(answered.select("answered_row", "answered_ns"), on="answered_row")
     missed = paused_between(case, index, known, "before_ns", "answered_ns")
     earlier = earlier.with_columns(
@@ -108,7 +108,7 @@ def _at(case: Case, index: int, wanted: pl.DataFrame) -> pl.DataFrame:
         answered.join(earlier, on="answered_row", how="left")
         .with_columns(
             pl.lit(index).alias("vantage"),
-            pl.col("answered_row").is_in(passages["in_row"].implode()).alias("passed_on"),
+            pl.col("answered_row").is_in(passed["row"].implode()).alias("passed_on"),
             pl.col("before_count").fill_null(0),
             pl.when(pl.col("answered_to") != pl.col("before_to"))
             .then("answered_to")

@@ -148,7 +148,6 @@ def _own_macs(case: Case, index: int) -> list[int]:
 
 def _passed(case: Case, index: int, packets: pl.DataFrame) -> pl.DataFrame:
     """Return per row whether the packet was seen to leave: again, or translated on a back leg."""
-    passages = case.topology.observed.passages.filter(pl.col("vantage") == index)
     key = ["connection", "tcp_seq", "ip_id"]
     translated = packets.filter(pl.col("kind") == "back", "by_client").select(key).unique()
     front = packets.filter(pl.col("kind") == "front", "by_client")
@@ -156,7 +155,7 @@ def _passed(case: Case, index: int, packets: pl.DataFrame) -> pl.DataFrame:
         pl.concat(
             [
                 front.join(translated, on=key, how="semi", nulls_equal=True).select("row"),
-                passages.select(pl.col("in_row").alias("row")),
+                case.vantages[index].passages_of(packets["row"]).select("row"),
             ]
         )
         .unique()
@@ -304,12 +303,12 @@ def arrivals(case: Case, vantage: int, rows: Sequence[int]) -> pl.DataFrame:
         .select("row", "outer_src_hi", "outer_src_lo")
         .collect()
     )
-    passages = case.topology.observed.passages.filter(pl.col("vantage") == vantage)
-    routed = passages.filter(pl.col("kind") == "routed")["in_row"]
-    bare = passages.filter(pl.col("kind") == "decapsulated")["in_row"]
+    came = pl.DataFrame({"row": list(rows)}, schema={"row": pl.UInt32})
+    passed = tables.passages_of(came["row"])
+    routed = passed.filter(pl.col("kind") == "routed")["row"]
+    bare = passed.filter(pl.col("kind") == "decapsulated")["row"]
     return (
-        pl.DataFrame({"row": list(rows)}, schema={"row": pl.UInt32})
-        .with_columns(spool.at(tables.packets, rows, "tunnel")["tunnel"])
+        came.with_columns(spool.at(tables.packets, rows, "tunnel")["tunnel"])
         .join(outer.with_columns(pl.col("row").cast(pl.UInt32)), on="row", how="left")
         .with_columns(
             pl.col("row").is_in(routed.implode()).alias("sent_back"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.case import sides
 from pcapdiag.case.sizes import reactions
 
@@ -78,10 +79,12 @@ def _forwarded(case: Case, first: pl.DataFrame) -> int:
             told, on="connection"
         )
         total += (
-            case.topology.observed.passages.filter(pl.col("vantage") == vantage.index)
-            .join(legs.select("flow", "told_ns"), on="flow")
+            vantage.passages.lazy()
+            .join(legs.lazy().select("flow", "told_ns"), on="flow")
             .filter(case.clocks.common_time(vantage.index, "out_time_ns") > pl.col("told_ns"))
-            .height
+            .select(pl.len())
+            .collect(engine=spool.engine(vantage.passages))
+            .item()
         )
     return total
 

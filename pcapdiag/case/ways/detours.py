@@ -154,16 +154,16 @@ def _untranslated(case: Case, index: int) -> pl.DataFrame:
 
     The connection must have been seen with the VIP, too: a client may be routed to a realserver.
     """
-    passed = case.topology.observed.passages.filter(
-        pl.col("vantage") == index, pl.col("kind") == "routed"
-    ).select(pl.col("out_row").alias("row"))
-    if passed.is_empty():
+    passages = case.vantages[index].passages
+    if not len(passages):
         return pl.DataFrame(schema=_SHAPE)
+    routed = passages.lazy().filter(pl.col("kind") == "routed")
+    passed = routed.select(pl.col("out_row").alias("row"))
     fronts = case.connections.legs.filter(pl.col("kind") == "front").select("connection")
     answers = (
         _answers(case, index)
         .filter(~pl.col("by_client"))
-        .join(passed.lazy(), on="row", how="semi")
+        .join(passed, on="row", how="semi")
         .join(fronts.lazy(), on="connection", how="semi")
     )
     return _first(answers, index, "untranslated")

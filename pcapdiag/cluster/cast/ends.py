@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag import spool
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -36,36 +38,29 @@ MAX_PASSAGES: Final = 4096
 """Passages looked at, spread over the capture: a host has the same MACs all the time."""
 
 
-def settled(
-    vantages: Sequence[VantageTables], found: Macs, passages: pl.DataFrame, seen: Shared
-) -> Macs:
-    """Return `found` with `own` known, and `either` empty, where something tells.
-
-    `passages` are those of all vantages (Observed.passages).
-    """
+def settled(vantages: Sequence[VantageTables], found: Macs, seen: Shared) -> Macs:
+    """Return `found` with `own` known, and `either` empty, where something tells."""
     own, either = list(found.own), list(found.either)
     for index, vantage in enumerate(vantages):
         if either[index]:
-            passed = passages.filter(pl.col("vantage") == index)
-            mine = _forwarding(vantage, passed, either[index]) or _nearer(
-                seen.sights, index, either[index]
-            )
+            mine = _forwarding(vantage, either[index]) or _nearer(seen.sights, index, either[index])
             if mine:
                 own[index] |= mine
                 either[index] = frozenset()
     return replace(found, own=tuple(own), either=tuple(either))
 
 
-def _forwarding(
-    vantage: VantageTables, passed: pl.DataFrame, either: frozenset[int]
-) -> frozenset[int]:
+def _forwarding(vantage: VantageTables, either: frozenset[int]) -> frozenset[int]:
     """Return the MACs at which packets come in by one interface and go out by another.
 
     Nothing where that leaves one of `either` undecided, or says two things.
     """
-    if passed.is_empty():
+    passages = vantage.passages
+    if not len(passages):
         return frozenset()
-    some = passed.gather_every(max(1, len(passed) // MAX_PASSAGES))
+    spread = range(0, len(passages), max(1, len(passages) // MAX_PASSAGES))
+    names = ("in_row", "out_row", "in_src", "in_dst", "out_src", "out_dst")
+    some = spool.at(passages, spread, *names)
     rows = pl.concat([some["in_row"], some["out_row"]]).unique()
     places = (
         vantage.packets.lazy()

@@ -10,7 +10,7 @@ import polars as pl
 from pcapdiag import spool
 from pcapdiag.cluster.cast import ends, macs
 from pcapdiag.cluster.clocks import delays
-from pcapdiag.cluster.matching import links, passages
+from pcapdiag.cluster.matching import links
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ class Observed:
     links: which flows carry the same packets.
     shared: those packets, a sample of them.
     macs: link layers; whose capture it is settled as far as all vantages together tell.
-    passages: vantage and the columns of passages.find.
+    forwarded: sides of flows that were passed on: vantage, flow, by_orig, packets.
     paths: passages counted by server endpoint and way: vantage, ip_proto, resp_*, by_orig, kind,
     tunnel, in_src,
         in_dst, out_src, out_dst, outer_src_*, outer_dst_*, packets, flows.
@@ -43,7 +43,7 @@ class Observed:
     links: links.Links
     shared: delays.Shared
     macs: macs.Macs
-    passages: pl.DataFrame
+    forwarded: pl.DataFrame
     paths: pl.DataFrame
     answers: pl.DataFrame
     tunnelled: pl.DataFrame
@@ -53,12 +53,7 @@ class Observed:
 
 def observe(vantages: Sequence[VantageTables]) -> Observed:
     """Return what the vantages show."""
-    found = [
-        passages.find(vantage).select(pl.lit(index, pl.UInt16).alias("vantage"), pl.all())
-        for index, vantage in enumerate(vantages)
-    ]
     joined = links.find(vantages)
-    passed = pl.concat(found)
     shared = delays.shared(vantages, joined)
     tunnelled = pl.concat(
         [
@@ -67,14 +62,15 @@ def observe(vantages: Sequence[VantageTables]) -> Observed:
             if vantage.tunnels.height or not index
         ]
     )
-    routed = passed.filter(pl.col("by_orig") & (pl.col("kind") == "routed"))
     outer = pl.struct("outer_dst_hi", "outer_dst_lo")
     return Observed(
         links=joined,
         shared=shared,
-        macs=ends.settled(vantages, macs.find(vantages), passed, shared),
-        passages=passed,
-        paths=_paths(passed, joined.nodes),
+        macs=ends.settled(vantages, macs.find(vantages), shared),
+        forwarded=pl.concat([_forwarded(vantage, index) for index, vantage in enumerate(vantages)]),
+        paths=pl.concat(
+            [_paths(vantage, index, joined.nodes) for index, vantage in enumerate(vantages)]
+        ).sort(pl.all()),
         answers=pl.concat(
             [
                 macs.answers(vantage).select(pl.lit(index, pl.UInt16).alias("vantage"), pl.all())
@@ -83,7 +79,7 @@ def observe(vantages: Sequence[VantageTables]) -> Observed:
         ),
         tunnelled=tunnelled,
         spread=_spread(
-            routed.select("vantage", "flow", "out_src", pl.col("out_dst").alias("target")),
+            pl.concat([_routed(vantage, index) for index, vantage in enumerate(vantages)]),
             joined.nodes,
             ["vantage", "out_src"],
         ),
@@ -122,11 +118,39 @@ def _spread(ways: pl.DataFrame, nodes: pl.DataFrame, place: list[str]) -> pl.Dat
     )
 
 
-def _paths(passed: pl.DataFrame, nodes: pl.DataFrame) -> pl.DataFrame:
-    """Return passages counted by server endpoint and way, see Observed.paths."""
+def _forwarded(vantage: VantageTables, index: int) -> pl.DataFrame:
+    """Return how many packets of which flows a vantage passed on, see Observed.forwarded."""
     return (
-        passed.lazy()
-        .join(nodes.lazy().select("vantage", "flow", *_SERVER), on=["vantage", "flow"])
+        vantage.passages.lazy()
+        .group_by("flow", "by_orig")
+        .agg(pl.len().alias("packets"))
+        .select(pl.lit(index, pl.UInt16).alias("vantage"), pl.all())
+        .collect(engine=spool.engine(vantage.passages))
+    )
+
+
+def _routed(vantage: VantageTables, index: int) -> pl.DataFrame:
+    """Return by which MACs requests were routed: vantage, flow, out_src, target (a MAC)."""
+    return (
+        vantage.passages.lazy()
+        .filter(pl.col("by_orig") & (pl.col("kind") == "routed"))
+        .select(
+            pl.lit(index, pl.UInt16).alias("vantage"),
+            "flow",
+            "out_src",
+            pl.col("out_dst").alias("target"),
+        )
+        .unique()
+        .collect(engine=spool.engine(vantage.passages))
+    )
+
+
+def _paths(vantage: VantageTables, index: int, nodes: pl.DataFrame) -> pl.DataFrame:
+    """Return passages at a vantage counted by server endpoint and way, see Observed.paths."""
+    servers = nodes.lazy().filter(pl.col("vantage") == index).select("vantage", "flow", *_SERVER)
+    return (
+        vantage.passages.lazy()
+        .join(servers, on="flow")
         .group_by(
             "vantage",
             *_SERVER,
@@ -143,8 +167,7 @@ def _paths(passed: pl.DataFrame, nodes: pl.DataFrame) -> pl.DataFrame:
             "outer_dst_lo",
         )
         .agg(pl.len().alias("packets"), pl.col("flow").n_unique().alias("flows"))
-        .sort(pl.all())
-        .collect()
+        .collect(engine=spool.engine(vantage.passages))
     )
 
 

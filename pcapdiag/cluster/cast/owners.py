@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import polars as pl
 
+from pcapdiag import spool
 from pcapdiag.cluster.cast import macs
 from pcapdiag.cluster.cast.tunnelling import ENCAPSULATION_OF
 
@@ -37,7 +38,11 @@ def find(
         ]
     )
     by_mac = pl.concat(
-        [_sent_to(topology, known), _answered(topology, known), _arrived(vantages, topology, known)]
+        [
+            _sent_to(vantages, topology, known),
+            _answered(topology, known),
+            _arrived(vantages, topology, known),
+        ]
     ).unique()
     named = _hosts_of_macs(topology, by_mac, ends)
     names = pl.DataFrame(
@@ -126,16 +131,24 @@ def vips(topology: Topology, *methods: str | None) -> pl.DataFrame:
     )
 
 
-def _sent_to(topology: Topology, known: pl.DataFrame) -> pl.DataFrame:
+def _sent_to(
+    vantages: Sequence[VantageTables], topology: Topology, known: pl.DataFrame
+) -> pl.DataFrame:
     """Return the MACs that directors sent a connection's requests to, in LVS-DR."""
     realservers = [mac for mac, _ in topology.realserver_of_mac.items()]
     virtual = vips(topology, "dr")
-    return (
-        topology.observed.passages.filter(
+    sent = [
+        vantage.passages.lazy()
+        .filter(
             (pl.col("kind") == "routed") & pl.col("by_orig") & pl.col("out_dst").is_in(realservers)
         )
-        .select("vantage", "flow", pl.col("out_dst").alias("mac"))
+        .select(pl.lit(index, pl.UInt16).alias("vantage"), "flow", pl.col("out_dst").alias("mac"))
         .unique()
+        .collect(engine=spool.engine(vantage.passages))
+        for index, vantage in enumerate(vantages)
+    ]
+    return (
+        pl.concat(sent)
         .join(known.join(virtual, on=["resp_hi", "resp_lo"], how="semi"), on=["vantage", "flow"])
         .select("connection", "mac")
     )

@@ -68,7 +68,7 @@ def known(
     `quiet_ns`: how long the connection had been quiet before the error, `closed_by` and `ip_proto`.
     """
     legs = connections.legs.filter(pl.col("vantage").is_in(list(directors)))
-    passed = topology.observed.passages.filter(pl.col("by_orig")).select("vantage", "flow").unique()
+    passed = topology.observed.forwarded.filter(pl.col("by_orig")).select("vantage", "flow")
     moved = legs.join(passed, on=["vantage", "flow"], how="semi").select("connection")
     behind = legs.filter(pl.col("kind") == "back").select("connection")
     # One director captured as two vantages shows a forwarded connection at both of them.

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from pcapdiag.flows.vantage import VantageTables
 
 
-def leaving(
-    vantage: VantageTables, index: int, topology: Topology
-) -> list[tuple[int, int, frozenset[int]]]:
+def leaving(vantage: VantageTables, topology: Topology) -> list[tuple[int, int, frozenset[int]]]:
     """Return (service, packets, captures) of what leaves a director towards realservers.
 
     In NAT that is what goes to a realserver's translated port, else what was passed on.
@@ -37,7 +35,7 @@ def leaving(
         mine = ends.filter(pl.col("nat") == nat)
         if mine.is_empty():
             continue
-        rows = _sent(vantage) if nat else _passed_on(vantage, index, topology)
+        rows = _sent(vantage) if nat else _passed_on(vantage)
         exact = flows.join(mine, on=[*address, "resp_port"])
         whole = flows.join(mine.filter(pl.col("resp_port").is_null()), on=address)
         counted += [
@@ -65,15 +63,15 @@ def _sent(vantage: VantageTables) -> pl.DataFrame:
     )
 
 
-def _passed_on(vantage: VantageTables, index: int, topology: Topology) -> pl.DataFrame:
+def _passed_on(vantage: VantageTables) -> pl.DataFrame:
     """Return how many of them left the host again: flow, capture, packets."""
-    passed = topology.observed.passages.filter(
-        (pl.col("vantage") == index)
-        & pl.col("by_orig")
-        & pl.col("kind").is_in(["routed", "encapsulated"])
+    return (
+        vantage.passages.lazy()
+        .filter(pl.col("by_orig") & pl.col("kind").is_in(["routed", "encapsulated"]))
+        .group_by("flow", pl.col("out_capture").alias("capture"))
+        .agg(pl.len().alias("packets"))
+        .collect(engine=spool.engine(vantage.passages))
     )
-    captures = spool.at(vantage.packets, passed.get_column("out_row"), "capture")
-    return passed.select("flow").hstack(captures).group_by("flow", "capture").len("packets")
 
 
 def _ends(topology: Topology, schema: pl.Schema) -> pl.DataFrame:

@@ -42,21 +42,23 @@ class Losses(NamedTuple):
     all: Loss
 
 
-def measure(vantage: VantageTables, passages: pl.DataFrame, own: frozenset[int]) -> Losses:
+def measure(vantage: VantageTables, forwarded: pl.DataFrame, own: frozenset[int]) -> Losses:
     """Return the losses that TCP sequence numbers, acknowledgements and counters show.
 
     What was acknowledged existed. Where no acknowledgements pass (LVS-DR and LVS-TUN), what a side
     sent before its FIN did: what the network lost before the vantage came again, a hole that stays
     is the capture's. A forwarded packet exists twice: one that left and was not seen to come was
-    lost, and as many that came must have left unseen.
+    lost, and as many that came must have left unseen. `forwarded`: of Observed, what is of this
+    vantage.
     """
     counted = [info.dropped for info in vantage.captures if info.dropped is not None]
     dropped = sum(counted) if counted else None
     missing = {side: _unseen_bytes(vantage, side) for side in ("orig", "resp")}
     for side in ("orig", "resp"):
         by_orig = side == "orig"
-        left = 2 * _left_only(vantage, passages, own, by_orig=by_orig)
-        both = 2 * int((passages.get_column("by_orig") == by_orig).sum())
+        of_side = forwarded.filter(pl.col("by_orig") == by_orig)
+        left = 2 * _left_only(vantage, of_side["flow"], own, by_orig=by_orig)
+        both = 2 * int(of_side["packets"].sum())
         missing[side] = (missing[side][0] + left, missing[side][1] + both + left)
     (lost, held), (lost_back, held_back) = missing["orig"], missing["resp"]
     return Losses(
@@ -108,14 +110,13 @@ def _unseen_bytes(vantage: VantageTables, side: str) -> tuple[int, int]:
 
 
 def _left_only(
-    vantage: VantageTables, passages: pl.DataFrame, own: frozenset[int], *, by_orig: bool
+    vantage: VantageTables, flows: pl.Series, own: frozenset[int], *, by_orig: bool
 ) -> int:
-    """Return how many packets of forwarded flows left a host without having been seen to come.
+    """Return how many packets of forwarded `flows` left a host without having been seen to come.
 
     A side of a flow whose other packets pass: what a host sends itself comes from nowhere. A
     segment whose first byte came in another, merged or cut otherwise by offload, did come.
     """
-    flows = passages.filter(pl.col("by_orig") == by_orig).get_column("flow").unique()
     if not len(flows) or not own:
         return 0
     firsts = (

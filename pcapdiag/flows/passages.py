@@ -12,14 +12,18 @@ from typing import TYPE_CHECKING, Final
 import polars as pl
 
 from pcapdiag import spool
+from pcapdiag.flows import side_tables
 from pcapdiag.schema import TUNNELS
 
 if TYPE_CHECKING:
-    from pcapdiag.flows.vantage import VantageTables
+    from collections.abc import Iterator
+
+    from pcapdiag.spool import Table
 
 _OUTER: Final = ("outer_src_hi", "outer_src_lo", "outer_dst_hi", "outer_dst_lo")
 
 _SIGHT: Final = (
+    "capture",
     "time_ns",
     "ttl",
     "eth_src",
@@ -32,27 +36,39 @@ _SIGHT: Final = (
 KINDS: Final = pl.Enum(["routed", "encapsulated", "decapsulated"])
 
 
-def find(vantage: VantageTables) -> pl.DataFrame:
-    """Return the passages of packets that belong to flows, one row each.
+def find(packets: Table, tunnels: Table) -> Table:
+    """Return the passages of packets that belong to flows, one row each, spooled where packets are.
 
-    Columns: flow, by_orig, kind (KINDS), in_row, out_row, in_time_ns, out_time_ns, ttl_drop
-    (Int16), in_src, in_dst, out_src, out_dst (MACs), tunnel, outer_src_*, outer_dst_* (of the
-    sight that is tunnelled).
+    `packets` has the columns of PACKETS and PACKETS_IN_FLOWS. Columns: flow, by_orig, kind (KINDS),
+    in_row, out_row, in_time_ns, out_time_ns, ttl_drop (Int16), in_src, in_dst, out_src, out_dst
+    (MACs), out_capture, tunnel, outer_src_*, outer_dst_* (of the sight that is tunnelled). In order
+    of the later row. Raises SpoolError.
     """
-    if not vantage.packets.lazy().select(pl.col("copy_of").count()).collect().item():
-        return _empty()
-    seconds = (
-        vantage.packets.lazy()
-        .select("flow", "by_orig", "copy_of", *_SIGHT)
-        .with_row_index("row")
-        .filter(pl.col("copy_of").is_not_null() & pl.col("flow").is_not_null())
-        .collect()
-    )
-    firsts = spool.at(vantage.packets, seconds["copy_of"], *_SIGHT)
-    outer = vantage.tunnels.lazy().select("row", *_OUTER)
+    found = _found(packets, tunnels)
+    if isinstance(packets, spool.Spooled):
+        return spool.spooled(found, packets.folder)
+    return pl.concat(found)
+
+
+def _found(packets: Table, tunnels: Table) -> Iterator[pl.DataFrame]:
+    """Yield no passages, and then those whose later sight is in each frame of the packets."""
+    yield _empty()
+    outer = side_tables.finder(tunnels, *_OUTER)
+    begin = 0
+    for frame in spool.frames(packets, "flow", "by_orig", "copy_of", *_SIGHT):
+        seen = frame.with_row_index("row", begin)
+        begin += len(frame)
+        seconds = seen.filter(pl.col("copy_of").is_not_null() & pl.col("flow").is_not_null())
+        if len(seconds):
+            firsts = spool.at(packets, seconds["copy_of"], *_SIGHT)
+            rows = pl.concat([seconds["row"], seconds["copy_of"]])
+            yield _of(seconds.hstack(firsts.rename(lambda name: f"{name}_1")), outer(rows).lazy())
+
+
+def _of(both: pl.DataFrame, outer: pl.LazyFrame) -> pl.DataFrame:
+    """Return the passages among packets beside their first sights, whose columns end in _1."""
     pairs = (
-        seconds.hstack(firsts.rename(lambda name: f"{name}_1"))
-        .lazy()
+        both.lazy()
         .join(outer, on="row", how="left", maintain_order="left")
         .join(
             outer,
@@ -110,6 +126,7 @@ def find(vantage: VantageTables) -> pl.DataFrame:
             entry("eth_dst").alias("in_dst"),
             leaving("eth_src").alias("out_src"),
             leaving("eth_dst").alias("out_dst"),
+            leaving("capture").alias("out_capture"),
             *around,
         )
         .filter(pl.col("kind").is_not_null())
@@ -130,6 +147,7 @@ def _empty() -> pl.DataFrame:
             "out_time_ns": pl.Int64,
             "ttl_drop": pl.Int16,
             **dict.fromkeys(("in_src", "in_dst", "out_src", "out_dst"), pl.UInt64),
+            "out_capture": pl.UInt16,
             "tunnel": TUNNELS,
             **dict.fromkeys(_OUTER, pl.UInt64),
         }
