@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fnmatch
 import os
-import subprocess
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -134,16 +133,23 @@ def test_known_differences_still_exist(files: str, column: str) -> None:
     assert fnmatch.filter(differing, column)
 
 
-@pytest.mark.needs("tshark", "editcap")
+@pytest.fixture(scope="module")
+def cuts(tmp_path_factory: pytest.TempPathFactory) -> dict[int, tuple[Path, bytes]]:
+    """Return by snaplen a sample's capture cut to it, and what tshark says of it."""
+    whole = SAMPLES / "pmtud-blackhole-dr" / "director.pcap"
+    return tshark.dissect_cut(whole, SNAPLENS, tmp_path_factory.mktemp("cut"))
+
+
+@pytest.mark.needs("tshark", "editcap", "mergecap", "capinfos")
+@pytest.mark.xdist_group("tshark-cuts")
 @pytest.mark.parametrize("snaplen", SNAPLENS)
 def test_cut_frames_do_not_contradict_tshark(
-    snaplen: int, tmp_path: Path, counted: Callable[[compare.Comparison], None]
+    snaplen: int,
+    cuts: dict[int, tuple[Path, bytes]],
+    counted: Callable[[compare.Comparison], None],
 ) -> None:
     """Of frames cut to a snaplen, what both sides can still say is the same."""
-    whole = SAMPLES / "pmtud-blackhole-dr" / "director.pcap"
-    cut = tmp_path / "cut.pcap"
-    subprocess.run(["editcap", "-F", "pcap", "-s", str(snaplen), whole, cut], check=True)
-    result = compare.compare(cut, tshark.dissect(cut))
+    result = compare.compare(*cuts[snaplen])
     counted(result)
     assert [str(each) for each in result.differences] == []
     assert result.frames > 100

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 OPTIONS: Final = (
     "tcp.relative_sequence_numbers:FALSE",
@@ -183,6 +183,17 @@ def dissect_together(captures: Sequence[Path]) -> dict[Path, bytes]:
         )
         for capture, count in zip(captures, counts, strict=True)
     }
+
+
+def dissect_cut(
+    capture: Path, snaplens: Iterable[int], folder: Path
+) -> dict[int, tuple[Path, bytes]]:
+    """Return by snaplen a pcap capture cut to it, which is put into `folder`, and its PDML."""
+    cuts = {snaplen: folder / f"{snaplen}.pcap" for snaplen in snaplens}
+    for snaplen, cut in cuts.items():
+        subprocess.run(["editcap", "-F", "pcap", "-s", str(snaplen), capture, cut], check=True)
+    said = dissect_together(list(cuts.values()))
+    return {snaplen: (cut, said[cut]) for snaplen, cut in cuts.items()}
 
 
 def _alone(part: bytes, number: int) -> bytes:
