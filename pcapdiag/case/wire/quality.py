@@ -170,13 +170,16 @@ def _largest(vantage: VantageTables) -> int:
 
 
 def _doubled(vantage: VantageTables) -> Kind:
-    packets = vantage.packets
-    rows = packets.lazy().select("copy_of", *_PLACE).with_row_index("row")
-    seconds = rows.filter(pl.col("copy_of").is_not_null()).collect()
-    firsts = spool.at(packets, seconds.get_column("copy_of"), *_PLACE)
-    both = seconds.hstack(firsts.rename({name: f"first_{name}" for name in _PLACE}))
     same = pl.all_horizontal(pl.col(name).eq_missing(pl.col(f"first_{name}")) for name in _PLACE)
-    return _kinds([both], same=same)["same"]
+    return _kinds(_seen_twice(vantage.packets), same=same)["same"]
+
+
+def _seen_twice(packets: Table) -> Iterator[pl.DataFrame]:
+    """Yield second sights beside the first ones, a file at a time."""
+    for frame in _numbered(packets, "copy_of", *_PLACE):
+        seconds = frame.filter(pl.col("copy_of").is_not_null())
+        firsts = spool.at(packets, seconds["copy_of"], *_PLACE)
+        yield seconds.hstack(firsts.rename(lambda name: f"first_{name}"))
 
 
 def _back(vantage: VantageTables) -> tuple[Kind, int]:
