@@ -75,6 +75,11 @@ def test_samples(sample, tmp_path):
     plain = _same([(read.info, read.decoded)], tmp_path)
     assert len(plain.flows) > 1
     assert len(plain.passages) > 1
+    rows = plain.passages.select(
+        pl.max_horizontal("in_row", "out_row").alias("later"),
+        pl.min_horizontal("in_row", "out_row").alias("first"),
+    )
+    assert plain.packets[rows["later"]]["copy_of"].to_list() == rows["first"].to_list()
 
 
 @pytest.mark.usefixtures("small")
@@ -136,7 +141,8 @@ def test_side_tables_of_two_captures(tmp_path, later):
     read = workers.read_capture(str(sample / "director.pcap.gz"), 0)
     shift = pl.col("time_ns") + int((later + 1e-4) * 1e9)
     tunnelled = replace(read.decoded, packets=read.decoded.packets.with_columns(shift))
-    text = [f"{n / 50} c>s A seq=1 ack=9 sack=20-30,40-50" for n in range(40)]
+    step = (read.info.last_ns - read.info.first_ns) / 40e9
+    text = [f"{n * step:.6f} c>s A seq=1 ack=9 sack=20-30,40-50" for n in range(40)]
     lossy = trace("\n".join(["0 s>c A seq=1 ack=1 len=60", *text]))
     first = read.info.first_ns - lossy.info().first_ns
     made = lossy.decoded(1)
