@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MAX_WINDOW: Final = 64
 """Widest window: the tables that clear tails take (width + 1) * width bytes each."""
 
+SHORT_SHARE: Final = 0.25
+"""Where more cells than this are cut short all are masked, which is then quicker than some."""
+
 _CELL_BYTES: Final = MAX_WINDOW
 _CELLS_AT_ONCE: Final = 1 << 14
 """What is summed at once: 1 MiB stays within the processor's cache."""
@@ -103,12 +106,11 @@ class Bytes:
             cells = self._view(self._data, limit + 1, width)[start]
         else:
             cells = self._near_the_end(start, width)
-        raw = cells.view(np.uint8).reshape(-1, width)
         kept = end - start
         np.minimum(kept, width, out=kept)
         np.maximum(kept, 0, out=kept)
-        _clear_tails(raw, kept)
-        return Window(raw, kept)
+        _clear_tails(cells, kept)
+        return Window(cells.view(np.uint8).reshape(-1, width), kept)
 
     def words_summed(self, start: Offsets, length: Offsets) -> U64:
         """Return for each row the sum over `length` bytes from `start` on, for checksums.
@@ -166,17 +168,20 @@ class Bytes:
 
 
 @lru_cache(maxsize=16)
-def _masks(width: int) -> U64:
-    """Return for each count of kept bytes the words that clear the others."""
+def _masks(width: int) -> NDArray[np.void]:
+    """Return for each count of kept bytes a cell that clears the others."""
     keep = np.arange(width)[None, :] < np.arange(width + 1)[:, None]
-    return np.where(keep, np.uint8(0xFF), np.uint8(0)).view(np.uint64)
+    return np.where(keep, np.uint8(0xFF), np.uint8(0)).view(f"V{width}")[:, 0]
 
 
-def _clear_tails(raw: U8, kept: Offsets) -> None:
-    """Zero, in place, what lies at or behind each row's `kept` bytes."""
-    width = raw.shape[1]
-    short = np.flatnonzero(kept < width)
-    if not short.size:
-        return
-    words = raw.view(np.uint64)
-    words[short] &= _masks(width)[kept[short]]
+def _clear_tails(cells: NDArray[np.void], kept: Offsets) -> None:
+    """Zero, in place, what lies at or behind each cell's `kept` bytes."""
+    masks = _masks(cells.itemsize)
+    short = np.flatnonzero(kept < cells.itemsize)
+    if short.size > SHORT_SHARE * kept.size:
+        words = cells.view(np.uint64)
+        words &= masks[kept].view(np.uint64)
+    elif short.size:
+        some = cells[short].view(np.uint64)
+        some &= masks[kept[short]].view(np.uint64)
+        cells[short] = some.view(cells.dtype)

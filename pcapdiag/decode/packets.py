@@ -215,10 +215,12 @@ def _bounds(batch: FrameBatch) -> tuple[Offsets, Offsets]:
 
     The frame check sequence is neither; a file that keeps more than was on the wire is believed.
     """
-    kept = batch.caplen.astype(np.int64)
-    wire = np.maximum(batch.wire_len, kept)
-    body = np.maximum(wire - batch.fcs_len, 0)
-    return batch.start + np.minimum(kept, body), batch.start + body
+    stop = np.maximum(batch.wire_len, batch.caplen) + batch.start
+    kept = batch.caplen + batch.start
+    if batch.fcs_len.any():
+        stop = np.maximum(stop - batch.fcs_len, batch.start)
+        kept = np.minimum(kept, stop)
+    return kept, stop
 
 
 class _Headers(NamedTuple):

@@ -24,6 +24,8 @@ _USUAL_WINDOW: Final = 32
 _USUAL_OPTIONS: Final = 0x0101080A
 """NOP, NOP, Timestamps (kind 8) of length 10: RFC 7323 appendix A recommends this layout."""
 
+_USUAL_OPTION_BYTES: Final = np.intp(12)
+
 _OPTION_BYTES: Final = 40  # data offset is at most 15 words
 _OPTION_WINDOW: Final = 48
 """Wider than the options, so that an option read at the last byte stays within."""
@@ -108,7 +110,7 @@ def decode(
         places = chosen(rows, others)
         claimed = size[others].astype(np.int64) - HEADER_BYTES
         options_of = _Options(source.window(begin, end, _OPTION_WINDOW), claimed)
-        options_of.walk(out, places)
+        options_of.walk(out, places, usual[others] * _USUAL_OPTION_BYTES)
         mark(note, others[options_of.bad], DecodeNote.TCP_BAD_OPTIONS)
         sacks = options_of.sacks(places)
     out.note[rows] = note
@@ -127,10 +129,11 @@ class _Options:
         self.sack_at = np.zeros(count, dtype=np.intp)
         self.sack_blocks = np.zeros(count, dtype=np.intp)
 
-    def walk(self, out: Transport, places: Indices) -> None:
-        """Read every option into `places` of `out`; of an option that is repeated, the first."""
-        out.options[places] &= np.uint8(Option.READ)
-        cursor = np.zeros(len(places), dtype=np.intp)
+    def walk(self, out: Transport, places: Indices, cursor: Indices) -> None:
+        """Read every option from `cursor` on, which is moved, into `places` of `out`.
+
+        Of an option that is repeated the first counts, also one that was read before.
+        """
         rows = np.arange(len(places))
         for _ in range(_OPTION_BYTES):
             rows = rows[cursor[rows] < np.minimum(self.claimed, self.window.kept)[rows]]
