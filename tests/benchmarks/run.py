@@ -4,6 +4,7 @@
     python tests/benchmarks/run.py FILE --runs 5        another one
     python tests/benchmarks/run.py --only analyze,tcpdump --packets 15000000 --snaplen 96
     python tests/benchmarks/run.py --scaling 100000,1000000,syn-flood,icmp-storm    time and memory
+    python tests/benchmarks/run.py --cores 2            what more cores are worth
 
 Every process runs alone, start-up and output included; tools take turns, and the median of the
 runs counts. Tools too slow for the whole file get its first packets; their rate is over those, and
@@ -193,15 +194,16 @@ def _table(tools: list[Tool], file: Path, packets: int) -> str:
     return "\n".join(lines)
 
 
-FLOODS: Final = {
+EXTREMES: Final = {
     "syn-flood": (2_000_000, ("--packets=500000", "--syn-flood=500000")),
     "icmp-storm": (5_500_000, ("--packets=500000", "--icmp-storm=5000000")),
+    "tunnelled": (15_000_000, ("--packets=15000000", "--tunnelled")),
 }
 """Name: packets in all, and what generate.py is told."""
 
 
 def _scaling(sizes: list[str], snaplen: int, runs: int) -> str:
-    """Return a table of what `analyze` takes for generated captures of growing size, and FLOODS."""
+    """Return a table of what `analyze` takes for generated captures: of growing size, EXTREMES."""
     lines = [
         f"{_machine()}; medians of {runs}, snaplen {snaplen}",
         "",
@@ -209,7 +211,7 @@ def _scaling(sizes: list[str], snaplen: int, runs: int) -> str:
         "|---:|---:|---:|---:|---:|---:|",
     ]
     for wanted in sizes:
-        size, made = FLOODS.get(wanted) or (int(wanted), (f"--packets={wanted}",))
+        size, made = EXTREMES.get(wanted) or (int(wanted), (f"--packets={wanted}",))
         with tempfile.TemporaryDirectory(prefix="pcapdiag-benchmark-") as name:
             file = _generated(Path(name), made, snaplen)
             tool = _tools(Path(name), 0, 0)[0]
@@ -217,7 +219,7 @@ def _scaling(sizes: list[str], snaplen: int, runs: int) -> str:
             for _ in range(runs):
                 _measure(tool, file)
             cells = (
-                f"{size:,}" + (f" ({wanted})" if wanted in FLOODS else ""),
+                f"{size:,}" + (f" ({wanted})" if wanted in EXTREMES else ""),
                 f"{file.stat().st_size / 1e6:,.0f}",
                 f"{statistics.median(tool.seconds):.2f}",
                 f"{min(tool.seconds):.2f}-{max(tool.seconds):.2f}",
@@ -229,8 +231,39 @@ def _scaling(sizes: list[str], snaplen: int, runs: int) -> str:
     return "\n".join(lines)
 
 
-def _generated(folder: Path, made: tuple[str, ...], snaplen: int) -> Path:
-    file = folder / "rs1.pcap"
+def _cores(count: int, snaplen: int, runs: int) -> str:
+    """Return a table of what `--jobs COUNT` takes beside `--jobs 1`: one capture, and four."""
+    lines = [
+        f"{_machine()}; medians of {runs}, snaplen {snaplen}",
+        "",
+        f"| captures | packets | 1 job, s | {count} jobs, s | times as fast | peak MB |",
+        "|---:|---:|---:|---:|---:|---:|",
+    ]
+    for captures, packets in ((1, 5_000_000), (4, 1_000_000)):
+        with tempfile.TemporaryDirectory(prefix="pcapdiag-benchmark-") as name:
+            folder = Path(name)
+            files = [
+                _generated(folder, (f"--packets={packets}", f"--seed={number}"), snaplen, number)
+                for number in range(captures)
+            ]
+            analyze = _tools(folder, 0, 0)[0].command[:-1]
+            jobs = [
+                Tool("analyze", [*analyze, "--jobs", str(some), *map(str, files)])
+                for some in (1, count)
+            ]
+            for _ in range(runs):
+                for tool in jobs:
+                    _measure(tool, files[0])
+        alone, more = (statistics.median(tool.seconds) for tool in jobs)
+        peak = max(tool.peak_kib for tool in jobs) / 1024
+        cells = (captures, f"{captures * packets:,}", f"{alone:.2f}", f"{more:.2f}")
+        lines.append(f"| {' | '.join(map(str, cells))} | {alone / more:.2f} | {peak:,.0f} |")
+        print(lines[-1], file=sys.stderr)
+    return "\n".join(lines)
+
+
+def _generated(folder: Path, made: tuple[str, ...], snaplen: int, number: int = 0) -> Path:
+    file = folder / f"rs{number + 1}.pcap"
     options = (*made, f"--snaplen={snaplen}", "-o", str(file))
     maker = [sys.executable, str(HERE / "generate.py"), *options]
     subprocess.run(maker, check=True, stdout=subprocess.DEVNULL)
@@ -250,9 +283,13 @@ def main() -> None:
     parser.add_argument(
         "--scaling",
         default="",
-        help=f"numbers of packets, or {' or '.join(FLOODS)}, with commas between",
+        help=f"numbers of packets, or {' or '.join(EXTREMES)}, with commas between",
     )
+    parser.add_argument("--cores", type=int, default=0, help="compare --jobs 1 with this many")
     asked = parser.parse_args()
+    if asked.cores:
+        print(_cores(asked.cores, asked.snaplen, asked.runs))
+        return
     if asked.scaling:
         print(_scaling(asked.scaling.split(","), asked.snaplen, asked.runs))
         return
