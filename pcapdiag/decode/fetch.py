@@ -107,9 +107,11 @@ class Bytes:
         else:
             cells = self._near_the_end(start, width)
         kept = end - start
-        np.minimum(kept, width, out=kept)
-        np.maximum(kept, 0, out=kept)
-        _clear_tails(cells, kept)
+        if kept.size and kept.min() < width:
+            np.clip(kept, 0, width, out=kept)
+            _clear_tails(cells, kept)
+        else:
+            kept = np.broadcast_to(np.int64(width), kept.shape)
         return Window(cells.view(np.uint8).reshape(-1, width), kept)
 
     def words_summed(self, start: Offsets, length: Offsets) -> U64:
