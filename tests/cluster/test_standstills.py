@@ -7,7 +7,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 
-from pcapdiag.cluster.visible import gaps
+from pcapdiag.cluster.visible import gaps, standstills
 
 SECOND = 1_000_000_000
 
@@ -165,3 +165,22 @@ def test_another_interface_fills_no_gap_of_the_one_that_stood_still(cluster) -> 
     assert gaps.between(several, None, still) == []
     assert gaps.between(several, {1}, still) == [(SECOND, 5 * SECOND)]
     assert gaps.between(several, {0}, still) == []
+
+
+def test_clocks_that_are_known_within_seconds_only(cluster, analyse) -> None:
+    """Bounds of more than 2.1 s, beside smaller ones, are nanoseconds like these."""
+    net = cluster()
+    busy(net)
+    begin = net.time_ns
+    net.wait(SECOND)
+    for _ in range(10):
+        net.connect("rs1")
+        net.wait(SECOND)
+    end = net.time_ns
+    busy(net)
+    stood_still(net, "rs1", begin, end)
+    vantages = net.tables("director", "rs1", "router")
+    found = analyse(vantages).coverage
+    clocks = replace(found.clocks, error_ns=(0, 0, 3 * SECOND))
+    pauses = standstills.find(vantages, found.topology.vantage_macs, clocks)
+    assert [len(each) for each in pauses] == [0, 1, 0]

@@ -231,7 +231,9 @@ def _seen_elsewhere(
         .join(vantage.flows.lazy().select("flow", *_CONVERSATION), on="flow")
         .with_columns(
             pl.lit(number).alias("vantage"),
-            pl.lit((clocks.error_ns[number] or 0) + (clocks.error_ns[index] or 0)).alias("error"),
+            pl.lit((clocks.error_ns[number] or 0) + (clocks.error_ns[index] or 0), pl.Int64).alias(
+                "error"
+            ),
         )
         for number, vantage in enumerate(vantages)
         if number != index and clocks.offset_ns[number] is not None
