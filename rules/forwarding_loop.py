@@ -120,7 +120,7 @@ def _finding(case: Case, rows: pl.DataFrame) -> Finding:
             else "them to each other: their routes contradict"
         ),
     )
-    longest = rows.sort("sights", descending=True).row(0, named=True)
+    longest = rows.sort("sights", descending=True, maintain_order=True).row(0, named=True)
     spent = rows["expired_row"].drop_nulls().len()
     # A loop is seen at each host that has part in it: the one that shows most packets counts.
     packets = max(rows.group_by("vantage").len()["len"])

@@ -159,14 +159,14 @@ def _lost(seen: pl.DataFrame) -> pl.DataFrame:
     sure = seen.filter(~((pl.col("state") == "incomplete") & (pl.col("visibility") == "unknown")))
     first = (
         sure.filter(pl.col("state") != "whole", pl.col("rank") > 0)
-        .sort("rank")
+        .sort("rank", maintain_order=True)
         .unique(_DATAGRAM, keep="first", maintain_order=True)
     )
     before = (
         sure.filter(pl.col("state") == "whole")
         .join(first.select(*_DATAGRAM, pl.col("rank").alias("lost_rank")), on=_DATAGRAM)
         .filter(pl.col("rank") < pl.col("lost_rank"))
-        .sort("rank", descending=True)
+        .sort("rank", descending=True, maintain_order=True)
         .unique(_DATAGRAM, keep="first", maintain_order=True)
         .select(
             *_DATAGRAM,

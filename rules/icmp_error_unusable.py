@@ -202,9 +202,8 @@ def _finding(case: Case, errors: pl.DataFrame, examined: pl.DataFrame) -> Findin
     receiver = case.address_text(first, "sight_dst")
     connections = errors["connection"].drop_nulls().unique(maintain_order=True).to_list()
     stalled = _stalled(case, connections)
-    kinds = (
-        errors.group_by("ip_version", "icmp_type", "icmp_code").len().sort("len", descending=True)
-    )
+    kinds = errors.group_by("ip_version", "icmp_type", "icmp_code").len()
+    kinds = kinds.sort("len", "icmp_type", "icmp_code", descending=True)
     words = ", ".join(
         f"{row['len']} x {icmp_name(row['ip_version'], row['icmp_type'], row['icmp_code'])}"
         for row in kinds.iter_rows(named=True)

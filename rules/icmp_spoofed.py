@@ -147,9 +147,8 @@ def _forged(case: Case, errors: pl.DataFrame, examined: pl.DataFrame) -> Finding
     connections = errors["connection"].unique(maintain_order=True).to_list()
     direction = "to-realserver" if str(first["quoted_sender"]) == "client" else "to-client"
     code, text = "sequence-never-sent", CAUSES["sequence-never-sent"]
-    kinds = (
-        errors.group_by("ip_version", "icmp_type", "icmp_code").len().sort("len", descending=True)
-    )
+    kinds = errors.group_by("ip_version", "icmp_type", "icmp_code").len()
+    kinds = kinds.sort("len", "icmp_type", "icmp_code", descending=True)
     words = ", ".join(
         f"{row['len']} x {icmp_name(row['ip_version'], row['icmp_type'], row['icmp_code'])}"
         for row in kinds.iter_rows(named=True)

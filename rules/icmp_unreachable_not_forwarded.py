@@ -315,7 +315,8 @@ def _rest(errors: pl.DataFrame, strangers: pl.DataFrame) -> Iterator[Outcome]:
                 ),
                 note="every ICMP error was treated as IPVS must",
             )
-        unknown = here.filter(verdicts == "unknown").sort("messages", descending=True)
+        unknown = here.filter(verdicts == "unknown")
+        unknown = unknown.sort("messages", "reason", descending=[True, False])
         for row in unknown.head(1).iter_rows(named=True):
             yield NotExamined(
                 scope=scope,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 from pcapdiag.rules import icmp_unreachable_not_forwarded
 from stories import case, cited, marked
@@ -310,3 +311,20 @@ def test_of_two_directors_the_one_without_the_connection_is_a_stranger(errors_at
     assert finding.cause.code == code
     assert cited(finding) == marked(**texts)
     assert clean == []
+
+
+def test_of_reasons_that_are_as_frequent_always_the_same_is_named():
+    """Which of two groups comes first is chance; what is said of them is not."""
+    errors = pl.DataFrame(
+        {
+            "message": [0, 1],
+            "director_vantage": [0, 0],
+            "service_name": ["tcp 203.0.113.10:80"] * 2,
+            "verdict": ["unknown"] * 2,
+            "reason": ["checksum-bad", "capture-ends-too-early"],
+            "connection": [1, 2],
+        }
+    )
+    none = errors.select("message", "director_vantage").clear()
+    said = [icmp_unreachable_not_forwarded._rest(errors, none) for _ in range(30)]
+    assert len({outcome.reason for outcomes in said for outcome in outcomes}) == 1

@@ -106,6 +106,6 @@ def _pace(case: Case, messages: pl.DataFrame) -> pl.DataFrame:
         )
     return (
         pl.concat(parts, how="vertical_relaxed")
-        .sort("before", descending=True)
+        .sort("before", "after", "later", descending=True)
         .unique(["connection", "quoted_sender"], keep="first", maintain_order=True)
     )

@@ -194,6 +194,6 @@ def frames_to(case: Case, vip: tuple[int, int], asker_mac: int, macs: list[int])
     ]
     return (
         pl.concat(pl.collect_all(parts))
-        .sort("frames", "vantage", descending=[True, False])
+        .sort("frames", "vantage", "row", descending=[True, False, False])
         .unique("mac", keep="first", maintain_order=True)
     )

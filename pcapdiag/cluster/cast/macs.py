@@ -189,7 +189,7 @@ def _covering(pairs: pl.DataFrame) -> set[int]:
             ),
         ]
     )
-    shares = ends.group_by("mac").agg(pl.col("frames").sum()).sort("frames", descending=True)
+    shares = ends.group_by("mac").agg(pl.col("frames").sum()).sort("frames", "mac", descending=True)
     covering = shares.filter(pl.col("frames") >= total * _OWN_SHARE).get_column("mac").to_list()
     if covering:
         return set(covering)

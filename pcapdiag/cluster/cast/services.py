@@ -58,7 +58,7 @@ def _synchronised(vantages: Sequence[VantageTables], evidence: Evidence) -> None
         .agg(
             pl.struct("real_hi", "real_lo", "real_port").unique().alias("real"), pl.len().alias("n")
         )
-        .sort("n", descending=True)
+        .sort("n", "proto", "virtual_hi", "virtual_lo", "virtual_port", "method", descending=True)
         .head(MAX_ENDPOINTS)
     )
     for row in known.iter_rows(named=True):

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 def translated(vantages: Sequence[VantageTables], observed: Observed, evidence: Evidence) -> None:
     """Take services whose packets continue with another server address: LVS-NAT."""
-    rows = observed.links.translations.sort("packets", descending=True).head(MAX_ENDPOINTS)
+    ends = [f"{end}_{part}" for end in ("front", "back") for part in ("hi", "lo", "port")]
+    rows = observed.links.translations.sort("packets", "ip_proto", *ends, descending=True)
+    rows = rows.head(MAX_ENDPOINTS)
     for row in rows.iter_rows(named=True):
         front = (row["front_hi"], row["front_lo"])
         back = (row["back_hi"], row["back_lo"])
