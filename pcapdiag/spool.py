@@ -391,5 +391,5 @@ def _refused(where: str, error: Exception) -> SpoolError:
         reason = error.strerror
     return SpoolError(
         f"the work directory {where} cannot hold what does not fit into memory ({reason}); give "
-        "another with --work-dir, which takes about 300 bytes a packet"
+        "another with --work-dir, which takes up to 350 bytes a packet"
     )

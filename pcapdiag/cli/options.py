@@ -64,7 +64,7 @@ def work_dir_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "--work-dir",
         metavar="DIR",
         type=click.Path(exists=True, file_okay=False, writable=True),
-        help="Keep here for the while what does not fit into memory: about 300 bytes a packet.  "
+        help="Keep here for the while what does not fit into memory: up to 350 bytes a packet.  "
         "[default: where $TMPDIR says]",
     )(function)
 
