@@ -40,6 +40,20 @@ def busy(net, server: str = "rs1", connections: int = 60) -> None:
         net.connect(server)
 
 
+def stood_still_while_clients_went_on(net) -> int:
+    """Let short connections come and go while rs1 captures nothing; return since when."""
+    busy(net)
+    begin = net.time_ns
+    net.wait(SECOND)
+    for _ in range(10):
+        net.connect("rs1")
+        net.wait(SECOND)
+    end = net.time_ns
+    busy(net)
+    stood_still(net, "rs1", begin, end)
+    return begin
+
+
 @pytest.mark.parametrize(
     "kind", [{"method": "dr"}, {"method": "nat", "rport": 8080}, {"method": "tun"}]
 )
@@ -82,15 +96,7 @@ def test_what_the_director_saw_answered_tells_that_the_realservers_capture_stood
 ) -> None:
     """Short connections come and go meanwhile: no sequence number jumps, but clients go on."""
     net = cluster()
-    busy(net)
-    begin = net.time_ns
-    net.wait(SECOND)
-    for _ in range(10):
-        net.connect("rs1")
-        net.wait(SECOND)
-    end = net.time_ns
-    busy(net)
-    stood_still(net, "rs1", begin, end)
+    begin = stood_still_while_clients_went_on(net)
     alone = analyse(net.tables("rs1")).coverage
     assert alone.pauses == ([],)
     both = analyse(net.tables("director", "rs1")).coverage
@@ -170,15 +176,7 @@ def test_another_interface_fills_no_gap_of_the_one_that_stood_still(cluster) -> 
 def test_clocks_that_are_known_within_seconds_only(cluster, analyse) -> None:
     """Bounds of more than 2.1 s, beside smaller ones, are nanoseconds like these."""
     net = cluster()
-    busy(net)
-    begin = net.time_ns
-    net.wait(SECOND)
-    for _ in range(10):
-        net.connect("rs1")
-        net.wait(SECOND)
-    end = net.time_ns
-    busy(net)
-    stood_still(net, "rs1", begin, end)
+    stood_still_while_clients_went_on(net)
     vantages = net.tables("director", "rs1", "router")
     found = analyse(vantages).coverage
     clocks = replace(found.clocks, error_ns=(0, 0, 3 * SECOND))
